@@ -1,0 +1,21 @@
+"""Flywheel: production answers in, better adapters out, nothing worse than today's let through."""
+
+from flywheel.errors import FlywheelError, TerminalError, TransientError
+from flywheel.records import Adapter, Assessment, Decision, Interaction, Message, Release, Snapshot
+from flywheel.settings import Settings
+from flywheel.workload import Workload
+
+__all__ = [
+    "Adapter",
+    "Assessment",
+    "Decision",
+    "FlywheelError",
+    "Interaction",
+    "Message",
+    "Release",
+    "Settings",
+    "Snapshot",
+    "TerminalError",
+    "TransientError",
+    "Workload",
+]

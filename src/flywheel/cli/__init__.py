@@ -1,0 +1,29 @@
+"""`flywheel …`: the same functions the flows call, one module a verb.
+
+A FlywheelError becomes one line on stderr and exit code 1; a bug keeps its traceback.
+"""
+
+import sys
+
+import typer
+
+from flywheel.cli.common import messages
+from flywheel.errors import FlywheelError
+
+app = typer.Typer(
+    name="flywheel",
+    help="Turns what production and its experts teach a language model each day into a better "
+    "model each night, and lets nothing worse through.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except FlywheelError as error:
+        messages.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        sys.exit(1)

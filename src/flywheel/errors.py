@@ -1,0 +1,194 @@
+"""The exception tree.
+
+    FlywheelError
+    ├── TransientError            doing the same again may work: flows retry these
+    │   ├── UpstreamUnavailableError   a server did not answer, or answered 5xx or 429
+    │   ├── LakeConflictError          another writer kept winning the commit
+    │   └── TrainingInterruptedError   the training process was killed; run again to resume
+    └── TerminalError             somebody must change something first: flows do not retry
+        ├── ConfigError                a file or a setting is wrong; lists every problem at once
+        ├── BadRequestError            a caller's request cannot be honoured (HTTP 4xx)
+        │   └── UnknownModelError
+        ├── BadRecordError             a row cannot become a record; goes to quarantine
+        ├── LakeSchemaError            the lake was written by a newer Flywheel
+        ├── QueryError                 SQL that DuckDB refused
+        ├── MissingExtraError          an optional dependency is not installed
+        ├── BaseModelError             the base model cannot be found or read
+        ├── NotEnoughLabelsError       too little to learn from; not a failure of the night
+        ├── DatasetError               labels that cannot make a dataset
+        ├── TrainingError              a guard on training tripped
+        ├── AdapterError               an adapter folder that must not be served
+        ├── GateError                  a gate that cannot be run as declared
+        └── PromotionError             a promotion that cannot go ahead
+            └── EpochConflictError     somebody else moved the alias first
+
+Classes take facts, keep them as attributes and write their own sentence: what was asked, what was
+found, what is valid, and the next command to type.
+"""
+
+from collections.abc import Sequence
+
+
+class FlywheelError(Exception):
+    """Anything Flywheel raises on purpose."""
+
+
+class TransientError(FlywheelError):
+    """Doing the same again may work."""
+
+
+class TerminalError(FlywheelError):
+    """Doing the same again cannot work: something must be changed first."""
+
+
+class UpstreamUnavailableError(TransientError):
+    """A server did not answer, or answered that it cannot now."""
+
+    def __init__(self, url: str, reason: str, *, status: int | None = None) -> None:
+        self.url, self.reason, self.status = url, reason, status
+        super().__init__(f"{url} is not available: {reason}. Is it up? `flywheel status` tells.")
+
+
+class LakeConflictError(TransientError):
+    """Other writers kept winning the commit on a table."""
+
+    def __init__(self, table: str, attempts: int) -> None:
+        self.table, self.attempts = table, attempts
+        super().__init__(
+            f"could not commit to {table} in {attempts} attempts: other writers kept winning"
+        )
+
+
+class TrainingInterruptedError(TransientError):
+    """The training process ended before it finished; its checkpoints remain."""
+
+    def __init__(self, output_dir: str, returncode: int, tail: str) -> None:
+        self.output_dir, self.returncode, self.tail = output_dir, returncode, tail
+        super().__init__(
+            f"training in {output_dir} was interrupted (exit {returncode}); "
+            f"the same command resumes from its last checkpoint. Last lines: {tail}"
+        )
+
+
+class ConfigError(TerminalError):
+    """A file or a setting is wrong. Every problem is listed, not only the first."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source, self.problems = source, tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__("\n  ".join([f"{source}: {count}", *self.problems]))
+
+
+class BadRequestError(TerminalError):
+    """A caller's request cannot be honoured; `status` is the HTTP status to answer with."""
+
+    status = 400
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        self.param, self.code = param, code
+        super().__init__(message)
+
+
+class UnknownModelError(BadRequestError):
+    """A model name nobody serves."""
+
+    status = 404
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        self.model, self.known = model, tuple(known)
+        super().__init__(
+            f"model {model!r} is not served here; served: {', '.join(self.known) or 'none'}",
+            param="model",
+            code="model_not_found",
+        )
+
+
+class BadRecordError(TerminalError):
+    """A row that cannot become a record; it goes to quarantine with this reason."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class LakeSchemaError(TerminalError):
+    """The lake was written by a newer Flywheel than this one."""
+
+    def __init__(self, table: str, found: int, supported: int) -> None:
+        self.table, self.found, self.supported = table, found, supported
+        super().__init__(
+            f"table {table} is at schema version {found}; this Flywheel reads up to {supported}. "
+            "Nothing was changed. Upgrade with `pip install -U flywheel`."
+        )
+
+
+class QueryError(TerminalError):
+    """SQL that DuckDB refused."""
+
+    def __init__(self, sql: str, reason: str) -> None:
+        self.sql, self.reason = sql, reason
+        super().__init__(f"{reason}\nTables and views: `flywheel lake tables`.")
+
+
+class MissingExtraError(TerminalError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(
+            f"this needs {package}, which is not installed: pip install 'flywheel[{extra}]'"
+        )
+
+
+class BaseModelError(TerminalError):
+    """The base model cannot be found or read."""
+
+    def __init__(self, model: str, tried: Sequence[str]) -> None:
+        self.model, self.tried = model, tuple(tried)
+        super().__init__("\n  ".join([f"base model {model!r} was not found. Tried:", *self.tried]))
+
+
+class NotEnoughLabelsError(TerminalError):
+    """Too few new labels to be worth a night: a reason to end early, not a failure."""
+
+    def __init__(self, workload: str, found: int, needed: int) -> None:
+        self.workload, self.found, self.needed = workload, found, needed
+        super().__init__(
+            f"{workload}: {found} new labels since the last night, {needed} are needed "
+            "(labels.minimum_new). Collect more at POST /v1/feedback or with `flywheel label import`."
+        )
+
+
+class DatasetError(TerminalError):
+    """Labels that cannot make a dataset."""
+
+
+class TrainingError(TerminalError):
+    """A guard on training tripped: nothing trainable, NaN, unchanged weights, unservable rank."""
+
+
+class AdapterError(TerminalError):
+    """An adapter folder that must not be served: truncated, another base's, not safetensors."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"adapter {path} cannot be used: {reason}")
+
+
+class GateError(TerminalError):
+    """A gate that cannot be run as declared."""
+
+
+class PromotionError(TerminalError):
+    """A promotion or a roll-back that cannot go ahead."""
+
+
+class EpochConflictError(PromotionError):
+    """Somebody else moved the alias first."""
+
+    def __init__(self, workload: str, expected: int, found: int) -> None:
+        self.workload, self.expected, self.found = workload, expected, found
+        super().__init__(
+            f"{workload} is at epoch {found}, not {expected}: somebody moved it meanwhile. "
+            f"Look with `flywheel status`, then decide again."
+        )

@@ -1,0 +1,315 @@
+"""flywheel.yaml -> Workload: everything declarative about one task.
+
+Input: a YAML file. Output: a frozen `Workload`, or a ConfigError with every mistake at once, each with
+its line and what would be valid. JSON Schema: `schemas/workload.json`.
+Command: `flywheel init` writes one; every other command reads it with `--workload`.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from flywheel.errors import ConfigError
+from flywheel.records import DatasetKind, JsonObject
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+"""Ranks vLLM accepts as max_lora_rank; anything else could be trained but not served."""
+
+
+class Section(BaseModel):
+    """A part of flywheel.yaml: frozen, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class CaptureSection(Section):
+    """What the gateway keeps."""
+
+    enabled: bool = True
+    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of calls captured; stored as inclusion_prob."""
+
+
+class LabelsSection(Section):
+    """Which judgements teach this workload."""
+
+    name: str
+    """Assessments with this name are the labels."""
+    minimum_new: Annotated[int, Field(ge=1)] = 12
+    """With fewer new labels a night ends early and says so."""
+    accept_at: float = 1.0
+    """A rating at or above this approves the served answer as it is."""
+    graders: tuple[str, ...] = ()
+    """Graders run over what was captured, by `flywheel label grade`."""
+
+
+class DatasetSection(Section):
+    """How labels become training data."""
+
+    kinds: tuple[DatasetKind, ...] = ("sft", "dpo")
+    validation_share: Fraction = 0.1
+    """Share of conversations kept for early stopping; never the gate's hold-out."""
+    max_conversations: Annotated[int, Field(ge=1)] | None = None
+    """Newest labelled conversations used; all when absent."""
+
+
+class LoraSection(Section):
+    """The adapter's shape."""
+
+    rank: ServableRank = 16
+    alpha: Positive = 32
+    dropout: Fraction = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class SftSection(Section):
+    """Supervised fine-tuning on the corrected answers."""
+
+    learning_rate: Positive = 2e-4
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    warmup_share: Fraction = 0.1
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation loss before stopping; the best epoch's weights are kept."""
+
+
+class DpoSection(Section):
+    """Direct preference optimisation (Rafailov et al. 2023): the correction over what was served."""
+
+    learning_rate: Positive = 5e-5
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    beta: Positive = 0.1
+    loss: tuple[Literal["sigmoid", "sft", "ipo", "hinge"], ...] = ("sigmoid", "sft")
+    """`sft` beside `sigmoid` keeps the chosen answer from being unlearned."""
+
+
+class TrainingSection(Section):
+    """How an adapter is trained."""
+
+    start_from: Literal["base", "champion"] = "base"
+    """base: every night anew from all labels. champion: continue, replaying all labels."""
+    lora: LoraSection = LoraSection()
+    sft: SftSection | None = SftSection()
+    dpo: DpoSection | None = DpoSection()
+    max_length: Annotated[int, Field(ge=16)] = 512
+    """Tokens; longer examples are dropped and counted."""
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _has_a_stage(self) -> Self:
+        if self.sft is None and self.dpo is None:
+            raise ValueError("at least one of sft and dpo is needed")
+        return self
+
+
+class TargetSection(Section):
+    """What a candidate must do better."""
+
+    name: str = "accuracy"
+    grader: str
+    minimum_effect: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The improvement whose confidence bound must be exceeded."""
+
+
+class GuardrailSection(Section):
+    """What a candidate must not do worse."""
+
+    name: str
+    grader: str
+    margin: Annotated[float, Field(ge=0, lt=1)]
+    """The worst loss tolerated, declared beforehand."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Only items whose reference has these values."""
+
+
+class SamplingSection(Section):
+    """How the gate asks for answers."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    concurrency: Annotated[int, Field(ge=1)] = 16
+
+
+class GateSection(Section):
+    """Candidate against champion on the frozen hold-out."""
+
+    suite: Path
+    """JSONL of {item_id, cluster_id, messages, reference}; relative to the workload file."""
+    target: TargetSection
+    guardrails: tuple[GuardrailSection, ...] = ()
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    """One-sided error of each comparison."""
+    resamples: Annotated[int, Field(ge=100)] = 4000
+    seed: int = 11
+    sampling: SamplingSection = SamplingSection()
+
+
+class PromotionSection(Section):
+    """How a winner reaches users."""
+
+    verify_prompt: str = "Hello"
+    """Sent to every replica before the alias moves; an empty answer stops the promotion."""
+    verify_max_tokens: Annotated[int, Field(ge=1)] = 16
+
+
+class ScheduleSection(Section):
+    """When the nightly flow runs."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+
+
+class Workload(Section):
+    """One task being improved."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+    """Also the start of every adapter's served name."""
+    description: str = ""
+    alias: str
+    """The stable model name clients call."""
+    base_model: str
+    """Hub id, local folder, or packaged model; also its served name."""
+    capture: CaptureSection = CaptureSection()
+    labels: LabelsSection
+    dataset: DatasetSection = DatasetSection()
+    training: TrainingSection = TrainingSection()
+    graders: dict[str, JsonObject]
+    """OpenAI grader JSON by name; extensions have a type that starts with `x-`."""
+    gate: GateSection
+    promotion: PromotionSection = PromotionSection()
+    schedule: ScheduleSection = ScheduleSection()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.:/-]{1,100}", value):
+            raise ValueError("letters, digits and . : / _ - only")
+        return value
+
+    @model_validator(mode="after")
+    def _graders_exist(self) -> Self:
+        known = sorted(self.graders)
+        used = [
+            *(("labels.graders", name) for name in self.labels.graders),
+            ("gate.target.grader", self.gate.target.grader),
+            *((f"gate.guardrails.{rail.name}", rail.grader) for rail in self.gate.guardrails),
+        ]
+        missing = [f"{where}: no grader {name!r}" for where, name in used if name not in known]
+        if missing:
+            raise ValueError(f"{'; '.join(missing)}; graders has: {', '.join(known) or 'none'}")
+        return self
+
+    @property
+    def suite_path(self) -> Path:
+        """The gate's suite, resolved against the workload file's folder."""
+        return self._folder / self.gate.suite
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and validates a workload file.
+
+        Raises:
+            ConfigError: with every problem, each with its line and what would be valid.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                str(path), [f"cannot be read: {error}. `flywheel init` writes a workload file."]
+            ) from error
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
+        if not isinstance(data, dict):
+            raise ConfigError(
+                str(path), ["line 1: a mapping is expected; `flywheel init` writes one"]
+            )
+        try:
+            workload = cls.model_validate(data)
+        except ValidationError as error:
+            problems = [_sentence(problem, root) for problem in error.errors()]
+            raise ConfigError(str(path), problems) from error
+        workload._folder = path.parent.absolute()
+        return workload
+
+
+def _sentence(problem: ErrorDetails, root: yaml.Node | None) -> str:
+    """One line for one mistake: line number, path, what is wrong, what would be valid."""
+    loc = problem["loc"]
+    line = _line_of(root, loc)
+    where = ".".join(str(part) for part in loc) or "(the whole file)"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(loc[:-1])
+        close = difflib.get_close_matches(str(loc[-1]), valid, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        message = f"unknown key; {hint}valid: {', '.join(valid)}"
+    elif problem["type"] == "missing":
+        message = "is required and missing"
+    else:
+        message = f"{message} (found {problem['input']!r:.80})"
+    return f"line {line}: {where}: {message}"
+
+
+def _line_of(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
+    """The 1-based line of the deepest node on the path; a missing key's is its parent's."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if key.value == str(part)]
+            if not pairs:
+                break
+            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _valid_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys the section at this path takes, read off the model's JSON Schema."""
+    schema = Workload.model_json_schema()
+    node: JsonObject = schema
+    for part in loc:
+        node = _deref(node, schema)
+        children = node.get("properties")
+        if isinstance(part, int):
+            node = node.get("items", {})  # type: ignore[assignment]
+        elif isinstance(children, dict) and part in children:
+            node = children[part]  # type: ignore[assignment]
+    properties = _deref(node, schema).get("properties")
+    return list(properties) if isinstance(properties, dict) else []
+
+
+def _deref(node: JsonObject, schema: JsonObject) -> JsonObject:
+    options = node.get("anyOf")
+    for option in [node, *(options if isinstance(options, list) else [])]:
+        reference = option.get("$ref") if isinstance(option, dict) else None
+        if isinstance(reference, str):
+            definitions = schema["$defs"]
+            assert isinstance(definitions, dict)
+            found = definitions[reference.rsplit("/", 1)[-1]]
+            assert isinstance(found, dict)
+            return found
+    return node
