@@ -155,7 +155,7 @@ class NotEnoughLabelsError(TerminalError):
         self.workload, self.found, self.needed = workload, found, needed
         super().__init__(
             f"{workload}: {found} new labels since the last night, {needed} are needed "
-            "(labels.minimum_new). Collect more at POST /v1/feedback or with `flywheel label import`."
+            "(labels.minimum_new). More come by POST /v1/feedback or `flywheel label import`."
         )
 
 

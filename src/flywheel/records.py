@@ -1,7 +1,7 @@
 """The nouns: what crosses a stage is one of these frozen models.
 
-Timestamps are aware UTC with microseconds. Missing is `None`, with a reason beside it where
-there is one, never 0 or NaN. Field names follow the OpenTelemetry GenAI semantic conventions without the
+Timestamps are aware UTC with microseconds. Missing is `None`, with a reason beside it where there
+is one, never 0 or NaN. Field names follow the OpenTelemetry GenAI semantic conventions without the
 `gen_ai.` prefix; messages are OpenAI chat JSON and survive a round trip unchanged.
 """
 
@@ -56,7 +56,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Record(BaseModel):
     """A frozen model that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
+    )
 
 
 class Message(BaseModel):

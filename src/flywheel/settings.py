@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     """Root of the lake: a folder, or s3://…, gs://…, az://… . Default: <home>/lake."""
     lake_storage_options: dict[str, str] = Field(default_factory=dict)
-    """Credentials and endpoints for an object store, as delta-rs names them (JSON in the variable)."""
+    """Credentials and endpoints of an object store, as delta-rs names them (JSON)."""
     cache_dir: Path = Path("~/.cache/flywheel")
     """Converted base models; shared between homes."""
     mlflow_tracking_uri: str = ""
@@ -35,9 +35,9 @@ class Settings(BaseSettings):
     gateway_url: str = "http://127.0.0.1:8080"
     gateway_admin_url: str = "http://127.0.0.1:8081"
     admin_token: SecretStr = SecretStr("")
-    """Bearer token of the gateway's admin port. Empty: `flywheel up` makes one in <home>/admin-token."""
+    """Bearer token of the gateway's admin port. Empty: the one in <home>/admin-token."""
     subject_key_secret: SecretStr = SecretStr("")
-    """Key of the HMAC that turns a subject's identifier into `subject_key`. Empty: none is stored."""
+    """Key of the HMAC that makes `subject_key` of a subject's identifier. Empty: none is stored."""
 
     @classmethod
     def load(cls, *, home: Path | None = None) -> Self:
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
             return cls(home=home) if home is not None else cls()
         except ValidationError as error:
             problems = [
-                f"FLYWHEEL_{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+                f"FLYWHEEL_{str(problem['loc'][0]).upper()}: {problem['msg']}"
                 for problem in error.errors()
             ]
             raise ConfigError("environment", problems) from error

@@ -1,7 +1,7 @@
 """flywheel.yaml -> Workload: everything declarative about one task.
 
-Input: a YAML file. Output: a frozen `Workload`, or a ConfigError with every mistake at once, each with
-its line and what would be valid. JSON Schema: `schemas/workload.json`.
+Input: a YAML file. Output: a frozen `Workload`, or a ConfigError with every mistake at once, each
+with its line and what would be valid. JSON Schema: `schemas/workload.json`.
 Command: `flywheel init` writes one; every other command reads it with `--workload`.
 """
 
@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -34,7 +35,9 @@ ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 class Section(BaseModel):
     """A part of flywheel.yaml: frozen, and unknown keys are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
+    )
 
 
 class CaptureSection(Section):
@@ -85,11 +88,11 @@ class SftSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8
     warmup_share: Fraction = 0.1
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Epochs without a better validation loss before stopping; the best epoch's weights are kept."""
+    """Epochs without a better validation loss before stopping; the best epoch's weights stay."""
 
 
 class DpoSection(Section):
-    """Direct preference optimisation (Rafailov et al. 2023): the correction over what was served."""
+    """Direct preference optimisation (Rafailov et al. 2023): correction over served answer."""
 
     learning_rate: Positive = 5e-5
     epochs: Annotated[int, Field(ge=1)] = 1
@@ -205,15 +208,9 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _graders_exist(self) -> Self:
-        known = sorted(self.graders)
-        used = [
-            *(("labels.graders", name) for name in self.labels.graders),
-            ("gate.target.grader", self.gate.target.grader),
-            *((f"gate.guardrails.{rail.name}", rail.grader) for rail in self.gate.guardrails),
-        ]
-        missing = [f"{where}: no grader {name!r}" for where, name in used if name not in known]
-        if missing:
-            raise ValueError(f"{'; '.join(missing)}; graders has: {', '.join(known) or 'none'}")
+        problems = _missing_graders(self.model_dump(mode="json"), None)
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property
@@ -240,16 +237,52 @@ class Workload(Section):
         except yaml.YAMLError as error:
             raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
         if not isinstance(data, dict):
-            raise ConfigError(
-                str(path), ["line 1: a mapping is expected; `flywheel init` writes one"]
-            )
+            raise ConfigError(str(path), ["line 1: not a mapping; `flywheel init` writes one"])
         try:
             workload = cls.model_validate(data)
         except ValidationError as error:
-            problems = [_sentence(problem, root) for problem in error.errors()]
-            raise ConfigError(str(path), problems) from error
+            # Cross-references are checked on the raw data, so that they are told together with
+            # the mistakes that keep the model from being built; loc () repeats them.
+            fields = [_sentence(problem, root) for problem in error.errors() if problem["loc"]]
+            raise ConfigError(str(path), [*fields, *_missing_graders(data, root)]) from error
         workload._folder = path.parent.absolute()
         return workload
+
+
+def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
+    """Graders that are named but not declared; works on data that may be wrong elsewhere too."""
+    known = _at(data, "graders")
+    names = sorted(known) if isinstance(known, dict) else []
+    rails, labels = _at(data, "gate", "guardrails"), _at(data, "labels", "graders")
+    paths: list[tuple[int | str, ...]] = [("gate", "target", "grader")]
+    paths += [
+        ("gate", "guardrails", i, "grader")
+        for i in range(len(rails) if isinstance(rails, list) else 0)
+    ]
+    paths += [
+        ("labels", "graders", i) for i in range(len(labels) if isinstance(labels, list) else 0)
+    ]
+    problems = []
+    for path in paths:
+        name = _at(data, *path)
+        if isinstance(name, str) and name not in names:
+            line = f"line {_line_of(root, path)}: " if root is not None else ""
+            valid = ", ".join(names) or "none"
+            where = ".".join(str(part) for part in path)
+            problems.append(f"{line}{where}: no grader {name!r}; graders has: {valid}")
+    return problems
+
+
+def _at(data: JsonValue, *path: int | str) -> JsonValue:
+    """The value at a path, None where the path ends early."""
+    for part in path:
+        if isinstance(data, dict) and isinstance(part, str):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            return None
+    return data
 
 
 def _sentence(problem: ErrorDetails, root: yaml.Node | None) -> str:
