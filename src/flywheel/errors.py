@@ -19,6 +19,7 @@
         ├── TrainingError              a guard on training tripped
         ├── AdapterError               an adapter folder that must not be served
         ├── GateError                  a gate that cannot be run as declared
+        ├── TrackingError              MLflow refused what it was asked
         └── PromotionError             a promotion that cannot go ahead
             └── EpochConflictError     somebody else moved the alias first
 
@@ -177,6 +178,14 @@ class AdapterError(TerminalError):
 
 class GateError(TerminalError):
     """A gate that cannot be run as declared."""
+
+
+class TrackingError(TerminalError):
+    """MLflow refused what it was asked."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        self.uri, self.reason = uri, reason
+        super().__init__(f"MLflow at {uri}: {reason}")
 
 
 class PromotionError(TerminalError):
