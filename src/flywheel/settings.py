@@ -4,6 +4,7 @@ Every field is an environment variable with the prefix `FLYWHEEL_` (`FLYWHEEL_HO
 `FLYWHEEL_LAKE_URI`, …). What belongs to a task and not to a deployment is in `workload.py`.
 """
 
+import json
 from pathlib import Path
 from typing import Self
 
@@ -43,11 +44,23 @@ class Settings(BaseSettings):
     def load(cls, *, home: Path | None = None) -> Self:
         """Reads the environment; `home` wins over FLYWHEEL_HOME.
 
+        What `flywheel up` wrote to <home>/deployment.json stands in for variables that are not set.
+
         Raises:
             ConfigError: with every variable that does not hold.
         """
         try:
-            return cls(home=home) if home is not None else cls()
+            settings = cls(home=home) if home is not None else cls()
+            path = settings.deployment_file
+            if not path.is_file():
+                return settings
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            unset = {name: facts[name] for name in facts if name not in settings.model_fields_set}
+            return cls(**{"home": settings.home, **unset})
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise ConfigError(
+                "deployment.json", [f"not what `flywheel up` writes: {error}; remove it"]
+            ) from error
         except ValidationError as error:
             problems = [
                 f"FLYWHEEL_{str(problem['loc'][0]).upper()}: {problem['msg']}"
@@ -59,6 +72,11 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """`home`, absolute."""
         return self.home.expanduser().absolute()
+
+    @property
+    def deployment_file(self) -> Path:
+        """Where `flywheel up` says on which ports its servers listen."""
+        return self.root / "deployment.json"
 
     @property
     def lake_root(self) -> str:
