@@ -1,0 +1,79 @@
+"""Shared fixtures. The suite is offline by construction: a socket to anywhere else is an error."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch or a Hugging Face library: two cores are shared by several
+# processes, and nothing may look for a hub or report home.
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+    }
+)
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+class OutsideSocketError(Exception):
+    """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses every connection but to loopback and Unix sockets."""
+    real_connect, real_connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def check(sock: socket.socket, address: object) -> None:
+        outside = (
+            sock.family in (socket.AF_INET, socket.AF_INET6)
+            and isinstance(address, tuple)
+            and address[0] not in LOOPBACK
+        )
+        if outside:
+            raise OutsideSocketError(f"a test tried to connect to {address}")
+
+    def connect(sock: socket.socket, address: object) -> None:
+        check(sock, address)
+        real_connect(sock, address)  # type: ignore[arg-type]
+
+    def connect_ex(sock: socket.socket, address: object) -> int:
+        check(sock, address)
+        return real_connect_ex(sock, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+
+
+@pytest.fixture(autouse=True)
+def _no_deployment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own FLYWHEEL_* and PREFECT_API_URL must not reach a test."""
+    for name in list(os.environ):
+        if name.startswith("FLYWHEEL_") or name == "PREFECT_API_URL":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 0.1 M parameters with a real tokenizer, built once."""
+    from flywheel.testing import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def shared_data() -> Iterator[Path]:
+    """Real data beside the checkout; absent in most places, and then the test says so."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("../shared/data is not beside this checkout")
+    yield SHARED_DATA
