@@ -6,8 +6,12 @@ A FlywheelError becomes one line on stderr and exit code 1; a bug keeps its trac
 import sys
 
 import typer
+from rich.markup import escape
 
 from flywheel.cli.common import messages
+from flywheel.cli.demo import demo
+from flywheel.cli.init import init
+from flywheel.cli.up import up
 from flywheel.errors import FlywheelError
 
 app = typer.Typer(
@@ -20,10 +24,14 @@ app = typer.Typer(
 )
 
 
+for verb in (init, demo, up):
+    app.command()(verb)
+
+
 def main() -> None:
     """The console script."""
     try:
         app()
     except FlywheelError as error:
-        messages.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
