@@ -4,6 +4,7 @@
     ├── TransientError            doing the same again may work: flows retry these
     │   ├── UpstreamUnavailableError   a server did not answer, or answered 5xx or 429
     │   ├── LakeConflictError          another writer kept winning the commit
+    │   ├── SpoolBusyError             another drain works on the same spool
     │   └── TrainingInterruptedError   the training process was killed; run again to resume
     └── TerminalError             somebody must change something first: flows do not retry
         ├── ConfigError                a file or a setting is wrong; lists every problem at once
@@ -11,6 +12,7 @@
         │   └── UnknownModelError
         ├── BadRecordError             a row cannot become a record; goes to quarantine
         ├── LakeSchemaError            the lake was written by a newer Flywheel
+        ├── LakeFormatError            a table uses a Delta feature Flywheel would misread
         ├── QueryError                 SQL that DuckDB refused
         ├── MissingExtraError          an optional dependency is not installed
         ├── BaseModelError             the base model cannot be found or read
@@ -57,6 +59,17 @@ class LakeConflictError(TransientError):
         self.table, self.attempts = table, attempts
         super().__init__(
             f"could not commit to {table} in {attempts} attempts: other writers kept winning"
+        )
+
+
+class SpoolBusyError(TransientError):
+    """Another drain holds the spool."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        super().__init__(
+            f"another drain is working on {folder}; wait for it, then run "
+            "`flywheel capture drain` again: nothing is lost meanwhile"
         )
 
 
@@ -120,6 +133,18 @@ class LakeSchemaError(TerminalError):
         super().__init__(
             f"table {table} is at schema version {found}; this Flywheel reads up to {supported}. "
             "Nothing was changed. Upgrade with `pip install -U flywheel`."
+        )
+
+
+class LakeFormatError(TerminalError):
+    """A table uses a Delta feature that Flywheel would read wrongly."""
+
+    def __init__(self, table: str, features: Sequence[str]) -> None:
+        self.table, self.features = table, tuple(features)
+        super().__init__(
+            f"table {table} uses {', '.join(self.features)}: read without it, deleted rows would "
+            "come back or columns be confused. Nothing was changed. Rewrite the table without it "
+            "(in Spark: REORG TABLE … APPLY (PURGE), then ALTER TABLE … DROP FEATURE)."
         )
 
 

@@ -490,6 +490,23 @@ class Feedback(Record):
         return self.correction
 
 
+class CaptureCounters(Record):
+    """What became of the records handed to a spool since it was opened.
+
+    Always `accepted == spooled + pending + sum(dropped.values())`.
+    """
+
+    accepted: int = 0
+    """Records handed in."""
+    spooled: int = 0
+    """Written and fsynced."""
+    pending: int = 0
+    """In memory, waiting for the next fsync, or for a full disk to have room again."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Lost, by reason: spool_full, queue_full, disk_error, invalid, closed."""
+    bytes_spooled: int = 0
+
+
 class SuiteItem(Record):
     """One item of a frozen evaluation suite: a line of its JSONL file."""
 
