@@ -1,0 +1,9 @@
+"""The lake: Delta tables that DuckDB queries, under one root.
+
+Appends are idempotent and safe from several processes at once; queries read the active files of a
+pinned version; the release ledger moves by compare-and-swap.
+"""
+
+from flywheel.lake.lake import AppendResult, Lake
+
+__all__ = ["AppendResult", "Lake"]

@@ -1,0 +1,154 @@
+"""Lake: append records, query them with SQL, pin versions.
+
+Input: records of `records.py`. Output: Delta tables under one root, a folder or an object store.
+Command: `flywheel lake …`, `flywheel sql "…"`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flywheel.errors import EpochConflictError, LakeConflictError
+from flywheel.lake import session
+from flywheel.lake.delta import Storage, back_off, try_commit
+from flywheel.lake.rows import R, from_arrow, to_arrow
+from flywheel.lake.tables import TABLES, TableSpec, table_of
+from flywheel.records import Record, Release
+from flywheel.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow
+    from deltalake import DeltaTable
+
+MAX_ATTEMPTS = 200
+"""Commits another writer may win before an append gives up; some twenty seconds of losing."""
+
+
+@dataclass(frozen=True)
+class AppendResult:
+    """What an append did."""
+
+    table: str
+    written: int
+    """Rows added."""
+    duplicates: int
+    """Rows not added, because their key was there already or twice in the batch."""
+    version: int
+    """Delta version at which all of them are in the table."""
+
+
+class Lake:
+    """The tables under one root.
+
+    Opening it reads nothing. It holds no connection and no lock, and may be shared by threads.
+
+    Args:
+        root: A folder, or `s3://…`, `gs://…`, `az://…`.
+        storage_options: Credentials and endpoints, as delta-rs names them.
+    """
+
+    def __init__(self, root: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+        self._storage = Storage(root, storage_options)
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Lake":
+        """The deployment's lake."""
+        return cls(settings.lake_root, storage_options=settings.lake_storage_options)
+
+    @property
+    def root(self) -> str:
+        """The root URI, or absolute folder."""
+        return self._storage.root
+
+    def append(self, records: Sequence[Record]) -> AppendResult:
+        """Adds records of one type to their table; those already there, by key, add nothing.
+
+        Safe with any number of writers in any number of processes: nothing is lost or doubled.
+
+        Raises:
+            BadRecordError: a record cannot be stored; nothing of the batch was.
+            LakeConflictError: other writers kept winning; try again.
+        """
+        spec = table_of(records)
+        rows = to_arrow(spec, records)
+        for attempt in range(MAX_ATTEMPTS):
+            table = self._storage.open_or_create(spec)
+            fresh = self._without_known(spec, table, rows)
+            added, known = fresh.num_rows, rows.num_rows - fresh.num_rows
+            if added == 0 or try_commit(table, fresh):
+                return AppendResult(spec.name, added, known, table.version())
+            back_off(attempt)
+        raise LakeConflictError(spec.name, MAX_ATTEMPTS)
+
+    def _without_known(
+        self, spec: TableSpec, table: "DeltaTable", rows: "pyarrow.Table"
+    ) -> "pyarrow.Table":
+        """The rows whose key is neither in the table at its version nor earlier in the batch."""
+        return session.without_known(spec, table, rows)
+
+    def append_release(self, release: Release) -> int:
+        """Appends to the release ledger by compare-and-swap, and returns the new epoch.
+
+        Of several writers of one epoch exactly one wins, however they race.
+
+        Raises:
+            EpochConflictError: `release.epoch` is not the workload's current epoch plus one.
+        """
+        spec = TABLES["releases"]
+        rows = to_arrow(spec, [release])
+        for attempt in range(MAX_ATTEMPTS):
+            table = self._storage.open_or_create(spec)
+            latest = self._latest_release(release.workload, version=table.version())
+            current = latest.epoch if latest is not None else 0
+            if release.epoch != current + 1:
+                raise EpochConflictError(release.workload, release.epoch - 1, current)
+            if try_commit(table, rows):
+                return release.epoch
+            back_off(attempt)
+        raise LakeConflictError(spec.name, MAX_ATTEMPTS)
+
+    def current_release(self, workload: str) -> Release | None:
+        """The workload's latest release, or None when nothing was ever released."""
+        return self._latest_release(workload)
+
+    def _latest_release(self, workload: str, *, version: int | None = None) -> Release | None:
+        sql = "SELECT * FROM releases WHERE workload = ? ORDER BY epoch DESC LIMIT 1"
+        versions = None if version is None else {"releases": version}
+        found = from_arrow(Release, self.query(sql, [workload], versions=versions))
+        return found[0] if found else None
+
+    def releases(self, workload: str) -> list[Release]:
+        """The workload's releases by epoch."""
+        return self.fetch(
+            Release, "SELECT * FROM releases WHERE workload = ? ORDER BY epoch", [workload]
+        )
+
+    def fetch(self, record: type[R], sql: str, params: Sequence[object] = ()) -> list[R]:
+        """The rows of a query as records; columns the record does not have are left out.
+
+        Raises:
+            QueryError: DuckDB refuses the SQL.
+            BadRecordError: a row lacks a field the record requires.
+        """
+        return from_arrow(record, self.query(sql, params))
+
+    def query(
+        self, sql: str, params: Sequence[object] = (), *, versions: Mapping[str, int] | None = None
+    ) -> "pyarrow.Table":
+        """The result of one read-only SQL query over the tables and views.
+
+        Args:
+            sql: DuckDB SQL; `?` or `$1` stand for bound values.
+            params: The values bound.
+            versions: Delta version to read, per table; the latest of a table it does not name.
+
+        Raises:
+            QueryError: DuckDB refuses it, or it is not one statement that only reads.
+        """
+        with session.session(self._storage, sql, versions=versions) as connection:
+            return session.run(connection, sql, params)
+
+    def versions(self) -> dict[str, int]:
+        """The latest Delta version of every table that exists."""
+        tables = {name: self._storage.open(name) for name in TABLES}
+        return {name: table.version() for name, table in tables.items() if table is not None}
