@@ -187,6 +187,7 @@ class Tracker:
                     run_id=adapter.run_id,
                     tags=_version_tags(adapter),
                     description=f"LoRA rank {adapter.rank} over {adapter.base_model}",
+                    await_creation_for=0,
                 )
                 known = self._versions(adapter.workload, "adapter_id", adapter.adapter_id)
             # Two writers at once may both create one: everybody then names the first.
@@ -317,12 +318,13 @@ def _sqlite_folder(uri: str) -> Path | None:
 
 
 def _prepare(uri: str) -> None:
-    """What must be there before MLflow is imported: no telemetry, short waits, the folder.
+    """What must be there before MLflow is imported: no telemetry, no printing, short waits.
 
     The variables are MLflow's own, and one that is already set is left alone. Its defaults wait
     minutes for a server that is gone (7 retries of 120 s each).
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     folder = _sqlite_folder(uri)
