@@ -1,0 +1,21 @@
+"""Graders: one definition of "right" for labels, rewards and gates.
+
+Input: OpenAI grader JSON by name (`graders` in `flywheel.yaml`). Output: objects that score one
+output. Command: `flywheel label grade` runs them over captured traffic; the gate runs them over its
+suite.
+
+What they do not do: nothing here calls a model or runs code that came in a specification.
+"""
+
+from flywheel.graders.build import build_graders, grader_hash, template_paths
+from flywheel.graders.grader import Grader
+from flywheel.graders.portable import from_openai, to_openai
+
+__all__ = [
+    "Grader",
+    "build_graders",
+    "from_openai",
+    "grader_hash",
+    "template_paths",
+    "to_openai",
+]
