@@ -1,9 +1,9 @@
 """Text similarity between 0 and 1, in plain Python.
 
 `fuzzy_match` is rapidfuzz's normalised Indel ratio. `bleu` is sentence BLEU-4 with add-one
-smoothing above unigrams (Papineni et al. 2002; Lin and Och 2004); `gleu` is Google's (Wu et al. 2016),
-`rouge_n` and `rouge_l` are F1 (Lin 2004) without stemming. Tokens are lower-cased runs of word
-characters. `cosine` needs an embedding model and `meteor` a thesaurus: neither is here.
+smoothing above unigrams (Papineni et al. 2002; Lin and Och 2004); `gleu` is Google's (Wu et al.
+2016), `rouge_n` and `rouge_l` are F1 (Lin 2004) without stemming. Tokens are lower-cased runs of
+word characters. `cosine` needs an embedding model and `meteor` a thesaurus: neither is here.
 """
 
 import math
