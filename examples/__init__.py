@@ -1,0 +1,1 @@
+"""Workloads to look at and to copy: one folder each."""

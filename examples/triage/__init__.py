@@ -1,0 +1,1 @@
+"""The triage workload: how soon must somebody see this patient?"""

@@ -1,7 +1,7 @@
 """A day in production: an application asks, the model answers, clinicians look at some of it.
 
-Input: messages of the generator. Output: what was served, and labels at POST /v1/feedback. The client
-is the ordinary `openai` package; it knows a base URL and a model name, and nothing of adapters.
+Input: messages of the generator. Output: what was served, and labels at POST /v1/feedback. The
+client is the ordinary `openai` package; it knows a base URL and a model name, nothing of adapters.
 """
 
 import asyncio

@@ -81,7 +81,7 @@ class DemoResult(Record):
     nights: tuple[NightScores, ...]
     requests: Requests
     rollback_seconds: float = Field(ge=0)
-    """From the command to the first answer by the previous adapter, under load."""
+    """From the command until the gateway confirmed the move, with requests flowing."""
     roll_forward_seconds: float = Field(ge=0)
     champion: str
     """Who serves at the end."""
