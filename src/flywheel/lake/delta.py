@@ -1,32 +1,26 @@
-"""The only door to Delta: open, create, commit by compare-and-swap.
+"""Where the tables are: open one at a version, create it, bring an older one up to date.
 
-A commit either becomes exactly the next version after the one it read, or fails. What Delta calls
-a conflict-free append is not enough here: whether a row is new can only be decided against the
-version the commit follows.
+A table is refused, and left as it is, when reading it could go wrong: a newer Flywheel wrote it, or
+it uses a Delta feature this reader does not honour.
 """
 
-import random
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from flywheel.errors import LakeFormatError, LakeSchemaError
 from flywheel.lake.tables import TableSpec, arrow_schema
-from flywheel.records import SCHEMA_VERSION, new_id
+from flywheel.records import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    import pyarrow
     from deltalake import DeltaTable
 
 VERSION_KEY = "flywheel.schemaVersion"
 """Table property that says which version of the columns the table was written with."""
-COMMIT_KEY = "flywheel.commit"
-"""Commit metadata by which a writer recognises its own commit after an error."""
 
 
 def normalise_root(root: str) -> str:
-    """A folder as an absolute path, a `file://` URI as the folder it names, other URIs as they are."""
+    """A folder, or a `file://` URI, as an absolute path; any other URI as it is."""
     from pathlib import Path
 
     parts = urlsplit(root)
@@ -116,38 +110,3 @@ def _check(name: str, table: "DeltaTable") -> None:
     unreadable = sorted(features & {"deletionVectors", "columnMapping"})
     if unreadable:
         raise LakeFormatError(name, unreadable)
-
-
-def try_commit(table: "DeltaTable", rows: "pyarrow.Table") -> bool:
-    """Appends rows as exactly the version after the one `table` was opened at.
-
-    Returns:
-        False when somebody else committed that version first; then nothing was added.
-    """
-    from deltalake import CommitProperties, write_deltalake
-    from deltalake.exceptions import CommitFailedError, DeltaError
-
-    token = new_id()
-    properties = CommitProperties(custom_metadata={COMMIT_KEY: token}, max_commit_retries=0)
-    read_version = table.version()
-    try:
-        write_deltalake(table, rows, mode="append", commit_properties=properties)
-    except DeltaError as error:
-        # An error may come after the commit was written: the log knows, the exception does not.
-        if _has_commit(table, read_version, token):
-            return True
-        if isinstance(error, CommitFailedError):
-            return False
-        raise
-    return True
-
-
-def _has_commit(table: "DeltaTable", since: int, token: str) -> bool:
-    table.update_incremental()
-    newer = table.version() - since
-    return newer > 0 and any(entry.get(COMMIT_KEY) == token for entry in table.history(limit=newer))
-
-
-def back_off(attempt: int) -> None:
-    """Sleeps a random moment, longer with each attempt, so that writers stop colliding."""
-    time.sleep(random.uniform(0.001, 0.01 * min(2**attempt, 32)))

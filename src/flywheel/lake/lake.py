@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from flywheel.errors import EpochConflictError, LakeConflictError
 from flywheel.lake import session
-from flywheel.lake.delta import Storage, back_off, try_commit
+from flywheel.lake.commit import back_off, try_commit, without_known
+from flywheel.lake.delta import Storage
 from flywheel.lake.rows import R, from_arrow, to_arrow
-from flywheel.lake.tables import TABLES, TableSpec, table_of
+from flywheel.lake.tables import TABLES, table_of
 from flywheel.records import Record, Release
 from flywheel.settings import Settings
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 200
 """Commits another writer may win before an append gives up; some twenty seconds of losing."""
+
+
+def read_releases(table: "DeltaTable", workload: str) -> list[Release]:
+    """One workload's releases by epoch. Not through DuckDB: promotion and gateway want it quick."""
+    dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("workload", "=", workload)])
+    return from_arrow(Release, dataset.to_table().sort_by("epoch"))
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,12 @@ class Lake:
         rows = to_arrow(spec, records)
         for attempt in range(MAX_ATTEMPTS):
             table = self._storage.open_or_create(spec)
-            fresh = self._without_known(spec, table, rows)
+            fresh = without_known(spec, table, rows)
             added, known = fresh.num_rows, rows.num_rows - fresh.num_rows
             if added == 0 or try_commit(table, fresh):
                 return AppendResult(spec.name, added, known, table.version())
             back_off(attempt)
         raise LakeConflictError(spec.name, MAX_ATTEMPTS)
-
-    def _without_known(
-        self, spec: TableSpec, table: "DeltaTable", rows: "pyarrow.Table"
-    ) -> "pyarrow.Table":
-        """The rows whose key is neither in the table at its version nor earlier in the batch."""
-        return session.without_known(spec, table, rows)
 
     def append_release(self, release: Release) -> int:
         """Appends to the release ledger by compare-and-swap, and returns the new epoch.
@@ -98,8 +99,8 @@ class Lake:
         rows = to_arrow(spec, [release])
         for attempt in range(MAX_ATTEMPTS):
             table = self._storage.open_or_create(spec)
-            latest = self._latest_release(release.workload, version=table.version())
-            current = latest.epoch if latest is not None else 0
+            ledger = read_releases(table, release.workload)
+            current = ledger[-1].epoch if ledger else 0
             if release.epoch != current + 1:
                 raise EpochConflictError(release.workload, release.epoch - 1, current)
             if try_commit(table, rows):
@@ -109,19 +110,13 @@ class Lake:
 
     def current_release(self, workload: str) -> Release | None:
         """The workload's latest release, or None when nothing was ever released."""
-        return self._latest_release(workload)
-
-    def _latest_release(self, workload: str, *, version: int | None = None) -> Release | None:
-        sql = "SELECT * FROM releases WHERE workload = ? ORDER BY epoch DESC LIMIT 1"
-        versions = None if version is None else {"releases": version}
-        found = from_arrow(Release, self.query(sql, [workload], versions=versions))
-        return found[0] if found else None
+        ledger = self.releases(workload)
+        return ledger[-1] if ledger else None
 
     def releases(self, workload: str) -> list[Release]:
         """The workload's releases by epoch."""
-        return self.fetch(
-            Release, "SELECT * FROM releases WHERE workload = ? ORDER BY epoch", [workload]
-        )
+        table = self._storage.open("releases")
+        return read_releases(table, workload) if table is not None else []
 
     def fetch(self, record: type[R], sql: str, params: Sequence[object] = ()) -> list[R]:
         """The rows of a query as records; columns the record does not have are left out.

@@ -63,23 +63,30 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def table_sql(spec: TableSpec, uris: Sequence[str]) -> str:
-    """The SELECT of a table over these files; typed and empty when there are none.
+def files_sql(spec: TableSpec, uris: Sequence[str]) -> str:
+    """The SELECT of a table over these Parquet files, of which there may be none."""
+    if not uris:
+        return typed_sql(spec, None)
+    types = {column.name: SQL_TYPES[column.type] for column in spec.columns}
+    hive = ", ".join(f"{name}: {types[name]}" for name in spec.partition_by)
+    return typed_sql(
+        spec,
+        f"read_parquet([{', '.join(map(literal, uris))}], "
+        f"hive_partitioning = true, hive_types = {{{hive}}}, union_by_name = true)",
+    )
 
-    The empty typed relation also gives a column younger than the files its type, all NULL.
+
+def typed_sql(spec: TableSpec, source: str | None) -> str:
+    """The SELECT of a table over a source that may be absent or lack its younger columns.
+
+    The empty typed relation gives what is missing its type, with every row NULL.
     """
     names = ", ".join(column.name for column in spec.columns)
     typed = ", ".join(f"NULL::{SQL_TYPES[c.type]} AS {c.name}" for c in spec.columns)
-    empty = f"SELECT {typed} WHERE false"  # noqa: S608 - names from TABLES
-    if not uris:
+    empty = f"SELECT {typed} WHERE false"
+    if source is None:
         return empty
-    types = {column.name: SQL_TYPES[column.type] for column in spec.columns}
-    hive = ", ".join(f"{name}: {types[name]}" for name in spec.partition_by)
-    scan = (
-        f"SELECT * FROM read_parquet([{', '.join(map(literal, uris))}], "  # noqa: S608 - quoted paths
-        f"hive_partitioning = true, hive_types = {{{hive}}}, union_by_name = true)"
-    )
-    return f"SELECT {names} FROM ({empty} UNION ALL BY NAME {scan})"  # noqa: S608 - as above
+    return f"SELECT {names} FROM ({empty} UNION ALL BY NAME SELECT * FROM {source})"  # noqa: S608
 
 
 @contextmanager
@@ -115,11 +122,15 @@ def _add_table(
 ) -> list[str]:
     """Creates the table's view and returns the files it must be allowed to read."""
     uris = table.file_uris() if table is not None else []
-    if is_local or table is None or not uris:
-        # A view over files is bound at creation, while they may still be read.
-        connection.execute(f"CREATE VIEW {spec.name} AS {table_sql(spec, uris)}")
+    if table is None or is_local or not uris:
+        # The view is bound at creation, while its files may still be read.
+        connection.execute(f"CREATE VIEW {spec.name} AS {files_sql(spec, uris)}")
         return uris
-    raise NotImplementedError
+    # DuckDB would need an extension for an object store; delta-rs reads it for Arrow instead.
+    source = f"{spec.name}_files"
+    connection.register(source, table.to_pyarrow_dataset())
+    connection.execute(f"CREATE VIEW {spec.name} AS {typed_sql(spec, source)}")
+    return []
 
 
 def _lock(connection: "duckdb.DuckDBPyConnection", uris: Sequence[str]) -> None:
@@ -155,31 +166,3 @@ def _refuse_writes(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
     kind = statements[0].type
     if kind != duckdb.StatementType.SELECT:
         raise QueryError(sql, f"only queries can be run on the lake, not {kind.name}")
-
-
-def without_known(spec: TableSpec, table: "DeltaTable", rows: "pyarrow.Table") -> "pyarrow.Table":
-    """The rows whose key is neither in the table, at its version, nor earlier among them."""
-    import duckdb
-    import pyarrow.compute as pc
-
-    uris = table.file_uris(_partition_filters(spec, rows))
-    key = ", ".join(spec.key)
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
-        connection.register("batch", rows.select(list(spec.key)))
-        connection.execute(f"CREATE VIEW known AS {table_sql(spec, uris)}")
-        fresh = connection.sql(
-            f"SELECT min(position) AS position FROM (SELECT *, row_number() OVER () - 1 AS position FROM batch) "  # noqa: S608
-            f"ANTI JOIN (SELECT {key} FROM known) USING ({key}) GROUP BY {key} ORDER BY ALL"
-        ).to_arrow_table()
-    positions = pc.cast(fresh.column("position"), "int64")
-    return rows if fresh.num_rows == rows.num_rows else rows.take(positions)
-
-
-def _partition_filters(
-    spec: TableSpec, rows: "pyarrow.Table"
-) -> list[tuple[str, str, list[str]]] | None:
-    return [
-        (name, "in", sorted({str(value) for value in rows.column(name).unique().to_pylist()}))
-        for name in spec.search_by
-    ] or None
