@@ -97,6 +97,8 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         eos_token_id=2,
         pad_token_id=0,
         tie_word_embeddings=True,
+        # Fifteen times the usual: a frozen random base with tiny logits cannot be taught by LoRA.
+        initializer_range=0.3,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
