@@ -1,0 +1,11 @@
+"""Capture: calls and judgements, durably on local disk first, then exactly once in the lake.
+
+Input: what a gateway hands in. Output: `interactions`, `assessments`, `quarantine`.
+Command: `flywheel capture drain`, `flywheel capture status`.
+"""
+
+from flywheel.capture.drain import DrainReport, drain
+from flywheel.capture.spool import Spool
+from flywheel.capture.status import SpoolStatus, read_status
+
+__all__ = ["DrainReport", "Spool", "SpoolStatus", "drain", "read_status"]

@@ -1,0 +1,55 @@
+"""Asks the live writers of a spool folder to put on disk what they hold, and waits for it.
+
+Input: a spool folder. Output: how many writers did not answer. A file is the message, so that it
+reaches every gateway of the folder without an address or a token.
+"""
+
+import logging
+import time
+
+from flywheel.capture.folder import SpoolFolder
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.01
+
+
+def seal_live_writers(folder: SpoolFolder, *, timeout_s: float) -> int:
+    """Returns once every live writer has sealed, or has died, or the time is up.
+
+    Returns:
+        Live writers that did not seal: what they hold comes with the next drain.
+    """
+    if not _live(folder):
+        return 0
+    try:
+        nonce = folder.ask_to_seal()
+    except OSError as error:
+        logger.warning("writers of %s cannot be asked to seal: %s", folder.path, error)
+        return len(_live(folder))
+    waiting = _live(folder)
+    deadline = time.monotonic() + timeout_s
+    try:
+        while waiting and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            waiting = [w for w in waiting if not _has_sealed(folder, w, nonce)]
+    finally:
+        folder.seal_request.unlink(missing_ok=True)
+    for writer in waiting:
+        logger.warning(
+            "writer %s of %s did not seal within %.0f s (is its disk full?); "
+            "what it holds comes with the next drain",
+            writer,
+            folder.path,
+            timeout_s,
+        )
+    return len(waiting)
+
+
+def _live(folder: SpoolFolder) -> list[str]:
+    return [writer for writer in folder.writers() if folder.is_alive(writer)]
+
+
+def _has_sealed(folder: SpoolFolder, writer: str, nonce: str) -> bool:
+    state = folder.state(writer)
+    return (state is not None and state.sealed == nonce) or not folder.is_alive(writer)

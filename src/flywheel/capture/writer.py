@@ -1,0 +1,106 @@
+"""One writer's segment files: append a batch durably, or leave no trace of it.
+
+Input: encoded frames. Output: segment files. Everything here blocks: it belongs to the
+spool's thread.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from flywheel.capture.folder import SpoolFolder, sync_folder
+from flywheel.capture.segment import SegmentHeader, encode_header
+from flywheel.records import utcnow
+
+
+class SegmentWriter:
+    """Appends to one segment at a time and seals it by size and by age."""
+
+    def __init__(
+        self,
+        folder: SpoolFolder,
+        writer: str,
+        *,
+        segment_bytes: int,
+        segment_seconds: float,
+        default_workload: str | None,
+    ) -> None:
+        self._folder, self._writer = folder, writer
+        self._segment_bytes, self._segment_seconds = segment_bytes, segment_seconds
+        self._default_workload = default_workload
+        self._number = 0
+        self._descriptor: int | None = None
+        self._path = Path()
+        self._size = self._header_bytes = 0
+        self._opened = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the open segment is large or old enough to be sealed."""
+        if self._descriptor is None:
+            return False
+        age = time.monotonic() - self._opened
+        return self._size >= self._segment_bytes or age >= self._segment_seconds
+
+    def append(self, frames: Sequence[bytes]) -> None:
+        """Writes and fsyncs the frames.
+
+        Raises:
+            OSError: the disk took none or part of them. What it took is cut off again and the
+                segment closed, because after a failed fsync nobody knows which pages reached the
+                disk; the same frames can be appended again, to a new segment.
+        """
+        try:
+            descriptor = self._open() if self._descriptor is None else self._descriptor
+            data = b"".join(frames)
+            _write_all(descriptor, data)
+            os.fdatasync(descriptor)
+        except OSError:
+            self._abandon()
+            raise
+        self._size += len(data)
+
+    def seal(self) -> None:
+        """Closes the open segment for good; a drain may take it from here."""
+        if self._descriptor is None:
+            return
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._path.rename(self._path.with_suffix(".seg"))
+
+    def _open(self) -> int:
+        self._number += 1
+        self._path = self._folder.path / f"{self._writer}-{self._number:08d}.open"
+        self._size = self._header_bytes = 0
+        self._opened = time.monotonic()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._descriptor = os.open(self._path, flags, 0o600)
+        header = SegmentHeader(
+            writer=self._writer, created_at=utcnow(), default_workload=self._default_workload
+        )
+        data = encode_header(header)
+        _write_all(self._descriptor, data)
+        sync_folder(self._folder.path)
+        self._size = self._header_bytes = len(data)
+        return self._descriptor
+
+    def _abandon(self) -> None:
+        """Keeps what was durable, drops the rest, and makes the next append open a new segment."""
+        if self._descriptor is None:
+            return
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self._size)
+        if self._size <= self._header_bytes:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.unlink(missing_ok=True)
+        else:
+            self.seal()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
