@@ -13,6 +13,7 @@
         ├── BadRecordError             a row cannot become a record; goes to quarantine
         ├── LakeSchemaError            the lake was written by a newer Flywheel
         ├── LakeFormatError            a table uses a Delta feature Flywheel would misread
+        ├── LakeVersionError           a version of a table that is not there to read
         ├── QueryError                 SQL that DuckDB refused
         ├── MissingExtraError          an optional dependency is not installed
         ├── BaseModelError             the base model cannot be found or read
@@ -145,6 +146,17 @@ class LakeFormatError(TerminalError):
             f"table {table} uses {', '.join(self.features)}: read without it, deleted rows would "
             "come back or columns be confused. Nothing was changed. Rewrite the table without it "
             "(in Spark: REORG TABLE … APPLY (PURGE), then ALTER TABLE … DROP FEATURE)."
+        )
+
+
+class LakeVersionError(TerminalError):
+    """A version of a table that was never written, or whose log is gone."""
+
+    def __init__(self, table: str, version: int, latest: int) -> None:
+        self.table, self.version, self.latest = table, version, latest
+        super().__init__(
+            f"table {table} has no version {version} to read; its latest is {latest}. "
+            f"`flywheel lake history {table}` lists them."
         )
 
 

@@ -5,5 +5,6 @@ pinned version; the release ledger moves by compare-and-swap.
 """
 
 from flywheel.lake.lake import AppendResult, Lake
+from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 
-__all__ = ["AppendResult", "Lake"]
+__all__ = ["AppendResult", "Commit", "Compaction", "Lake", "Vacuum"]

@@ -5,10 +5,12 @@ it uses a Delta feature this reader does not honour.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from flywheel.errors import LakeFormatError, LakeSchemaError
+from flywheel.errors import LakeFormatError, LakeSchemaError, LakeVersionError
 from flywheel.lake.tables import TableSpec, arrow_schema
 from flywheel.records import SCHEMA_VERSION
 
@@ -21,8 +23,6 @@ VERSION_KEY = "flywheel.schemaVersion"
 
 def normalise_root(root: str) -> str:
     """A folder, or a `file://` URI, as an absolute path; any other URI as it is."""
-    from pathlib import Path
-
     parts = urlsplit(root)
     if parts.scheme == "file":
         return unquote(parts.path).rstrip("/") or "/"
@@ -53,29 +53,36 @@ class Storage:
         Raises:
             LakeSchemaError: a newer Flywheel wrote it.
             LakeFormatError: it uses a Delta feature this reader would get wrong.
+            LakeVersionError: it has no such version.
         """
-        from pathlib import Path
-
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         if self.is_local and not Path(self.uri(name), "_delta_log").is_dir():
             return None
         try:
-            table = DeltaTable(self.uri(name), version=version, storage_options=self.options)
+            table = DeltaTable(self.uri(name), storage_options=self.options)
         except TableNotFoundError:
             return None
         _check(name, table)
+        if version is not None and version != table.version():
+            _load_version(name, table, version)
         return table
 
     def open_or_create(self, spec: TableSpec) -> "DeltaTable":
-        """The table, created empty where there is none yet."""
+        """The latest version of the table, with every column of its record.
+
+        Created empty where there is none yet; columns younger than the table are added to it.
+        """
+        table = self.open(spec.name) or self._create(spec)
+        while _add_columns(spec, table):
+            table = self.open(spec.name) or table
+        return table
+
+    def _create(self, spec: TableSpec) -> "DeltaTable":
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
-        table = self.open(spec.name)
-        if table is not None:
-            return table
         try:
             return DeltaTable.create(
                 self.uri(spec.name),
@@ -102,8 +109,48 @@ def _properties(spec: TableSpec) -> dict[str, str | None]:
     return properties
 
 
+def _load_version(name: str, table: "DeltaTable", version: int) -> None:
+    from deltalake.exceptions import DeltaError
+
+    latest = table.version()
+    try:
+        table.load_as_version(version)
+    except (DeltaError, OverflowError) as error:
+        raise LakeVersionError(name, version, latest) from error
+
+
+def _add_columns(spec: TableSpec, table: "DeltaTable") -> bool:
+    """Adds what the table lacks and says whether it lacked anything.
+
+    Losing the commit to another writer is no failure: whoever looks again sees what is left to do.
+    """
+    from deltalake import Schema
+    from deltalake.exceptions import CommitFailedError
+
+    present = {field.name for field in table.schema().fields}
+    missing = [
+        field
+        for field in Schema.from_arrow(arrow_schema(spec.name)).fields
+        if field.name not in present
+    ]
+    is_old = _schema_version(table) < SCHEMA_VERSION
+    with suppress(CommitFailedError):
+        if missing:
+            table.alter.add_columns(missing)
+        if is_old:
+            table.alter.set_table_properties(
+                {VERSION_KEY: str(SCHEMA_VERSION)}, raise_if_not_exists=False
+            )
+    return bool(missing) or is_old
+
+
+def _schema_version(table: "DeltaTable") -> int:
+    """What the table says; a table that says nothing is taken for a first version."""
+    return int(table.metadata().configuration.get(VERSION_KEY, 1))
+
+
 def _check(name: str, table: "DeltaTable") -> None:
-    found = int(table.metadata().configuration.get(VERSION_KEY, SCHEMA_VERSION))
+    found = _schema_version(table)
     if found > SCHEMA_VERSION:
         raise LakeSchemaError(name, found, SCHEMA_VERSION)
     features = set(table.protocol().reader_features or ())

@@ -6,12 +6,16 @@ Command: `flywheel lake …`, `flywheel sql "…"`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.errors import EpochConflictError, LakeConflictError
-from flywheel.lake import session
+from flywheel.lake import maintenance, session
+from flywheel.lake.catalog import write_catalog
 from flywheel.lake.commit import back_off, try_commit, without_known
 from flywheel.lake.delta import Storage
+from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 from flywheel.lake.rows import R, from_arrow, to_arrow
 from flywheel.lake.tables import TABLES, table_of
 from flywheel.records import Record, Release
@@ -143,7 +147,30 @@ class Lake:
         with session.session(self._storage, sql, versions=versions) as connection:
             return session.run(connection, sql, params)
 
-    def versions(self) -> dict[str, int]:
-        """The latest Delta version of every table that exists."""
-        tables = {name: self._storage.open(name) for name in TABLES}
-        return {name: table.version() for name, table in tables.items() if table is not None}
+    def versions(self, *, as_of: datetime | None = None) -> dict[str, int]:
+        """The Delta version of every table that exists, now or as it was at a moment."""
+        return maintenance.versions(self._storage, as_of=as_of)
+
+    def history(self, table: str, *, limit: int | None = None) -> list[Commit]:
+        """A table's commits, newest first; empty when it does not exist yet."""
+        return maintenance.history(self._storage, table, limit=limit)
+
+    def catalog(self, path: Path) -> Path:
+        """Writes `lake.duckdb`: views over the files active now, for plain DuckDB to open."""
+        return write_catalog(self._storage, path)
+
+    def compact(self) -> list[Compaction]:
+        """Merges small files, table by table; safe beside appends and queries."""
+        done = [maintenance.compact(self._storage, name) for name in TABLES]
+        return [result for result in done if result is not None]
+
+    def vacuum(self, *, retention_hours: int = 168) -> list[Vacuum]:
+        """Deletes files that left their table longer ago than the retention.
+
+        Versions older than that can no longer be queried; snapshots keep their own copy.
+        """
+        done = [
+            maintenance.vacuum(self._storage, name, retention_hours=retention_hours)
+            for name in TABLES
+        ]
+        return [result for result in done if result is not None]

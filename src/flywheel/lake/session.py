@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 VIEWS: dict[str, tuple[str, ...]] = {
     "judgements": ("assessments",),
-    "labels": ("judgements",),
+    "verdicts": ("judgements",),
+    "labels": ("verdicts",),
     "responses": ("interactions", "labels"),
+    "pairs": ("interactions", "labels", "verdicts"),
+    "label_agreement": ("judgements",),
+    "adapter_lineage": ("adapters", "snapshots", "decisions", "releases"),
+    "cost_daily": ("interactions", "assessments"),
 }
 """Every view, with the tables and views it reads."""
 
@@ -93,37 +98,44 @@ def typed_sql(spec: TableSpec, source: str | None) -> str:
 def session(
     storage: Storage, sql: str, *, versions: Mapping[str, int] | None = None
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A locked connection in which everything `sql` names exists, at the pinned versions."""
+    """A locked connection in which everything `sql` names exists, at the pinned versions.
+
+    Raises:
+        QueryError: DuckDB refuses the SQL, now or while the block runs.
+    """
     import duckdb
 
-    with duckdb.connect(":memory:") as connection:
-        connection.execute(
-            "SET TimeZone = 'UTC'; SET python_enable_replacements = false; "
-            "SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; "
-            "SET enable_progress_bar = false"
-        )
-        uris: list[str] = []
-        for name in relations_in(sql):
-            if name in VIEWS:
-                connection.execute(f"CREATE VIEW {name} AS {view_sql(name)}")
-                continue
-            table = storage.open(name, version=(versions or {}).get(name))
-            uris += _add_table(connection, TABLES[name], table, is_local=storage.is_local)
-        _lock(connection, uris)
-        yield connection
+    try:
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(
+                "SET TimeZone = 'UTC'; SET python_enable_replacements = false; "
+                "SET autoinstall_known_extensions = false; "
+                "SET autoload_known_extensions = false; SET enable_progress_bar = false"
+            )
+            paths: list[str] = []
+            for name in relations_in(sql):
+                if name in VIEWS:
+                    connection.execute(f"CREATE VIEW {name} AS {view_sql(name)}")
+                else:
+                    table = storage.open(name, version=(versions or {}).get(name))
+                    paths += _add_table(connection, TABLES[name], table, storage)
+            # From here on: these files, and no file or address besides.
+            connection.execute(f"SET allowed_paths = [{', '.join(map(literal, paths))}]")
+            connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+            yield connection
+    except duckdb.Error as error:
+        raise QueryError(sql, str(error)) from error
 
 
 def _add_table(
     connection: "duckdb.DuckDBPyConnection",
     spec: TableSpec,
     table: "DeltaTable | None",
-    *,
-    is_local: bool,
+    storage: Storage,
 ) -> list[str]:
     """Creates the table's view and returns the files it must be allowed to read."""
     uris = table.file_uris() if table is not None else []
-    if table is None or is_local or not uris:
-        # The view is bound at creation, while its files may still be read.
+    if table is None or storage.is_local or not uris:
         connection.execute(f"CREATE VIEW {spec.name} AS {files_sql(spec, uris)}")
         return uris
     # DuckDB would need an extension for an object store; delta-rs reads it for Arrow instead.
@@ -133,36 +145,34 @@ def _add_table(
     return []
 
 
-def _lock(connection: "duckdb.DuckDBPyConnection", uris: Sequence[str]) -> None:
-    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, uris))}]")
-    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-
-
 def run(
     connection: "duckdb.DuckDBPyConnection", sql: str, params: Sequence[object] = ()
 ) -> "pyarrow.Table":
-    """The result of one read-only statement.
+    """The result of one statement that only reads.
 
     Raises:
-        QueryError: DuckDB refuses it, or it is not one statement that only reads.
+        QueryError: it does more than read, or it is not one statement.
     """
-    import duckdb
-
-    try:
-        _refuse_writes(connection, sql)
-        relation = connection.sql(sql, params=list(params) or None)
-        return relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryError(sql, str(error)) from error
+    _refuse_writes(connection, sql)
+    return connection.sql(sql, params=list(params) or None).to_arrow_table()
 
 
 def _refuse_writes(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
-    """COPY could overwrite the very files the session may read, so only queries pass."""
+    """Lets queries pass and nothing else: COPY could overwrite the files the session may read."""
     import duckdb
 
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise QueryError(sql, f"one statement is expected, {len(statements)} were found")
-    kind = statements[0].type
-    if kind != duckdb.StatementType.SELECT:
-        raise QueryError(sql, f"only queries can be run on the lake, not {kind.name}")
+    kind = statements[0].type.name
+    # MULTI is what DuckDB makes of PIVOT.
+    if kind not in ("SELECT", "EXPLAIN", "MULTI"):
+        raise QueryError(sql, f"only queries can be run on the lake, not {kind}")
+    # COPY also hides in WITH, EXPLAIN and PIVOT, whose kinds do not tell.
+    encoded = sql.encode()
+    for start, token in duckdb.tokenize(sql):
+        word = encoded[start : start + 4].upper()
+        if token == duckdb.token_type.keyword and word == b"COPY":
+            raise QueryError(
+                sql, 'only queries can be run on the lake, not COPY (a column is "copy")'
+            )

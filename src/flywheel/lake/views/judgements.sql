@@ -1,9 +1,10 @@
--- The judgements that count for each question asked of an interaction: one row a rater of the
--- strongest tier present. A question is (workload, interaction_id, name).
+-- The judgements that count: one row for each rater of each tier who answered a question.
 --
--- Not counted: discarded and failed ones, those that say nothing, and those another one supersedes
--- (also when that one is discarded: so a judgement is withdrawn). Within the tier a rater's latest
--- judgement replaces the earlier ones; judgements without source_id are one unnamed rater.
+-- A question is (workload, item, name); the item is an interaction or, of a preference, a pair.
+-- Not counted: discarded and failed judgements, those that say nothing, those about a whole
+-- conversation, and those another one supersedes (also when that one is discarded: so a judgement
+-- is withdrawn). A rater's latest judgement of a question replaces the earlier ones; judgements
+-- without source_id are one unnamed rater. `answer` is what two raters must share to agree.
 WITH superseded AS (
     SELECT workload, supersedes AS assessment_id
     FROM assessments
@@ -12,6 +13,8 @@ WITH superseded AS (
 submitted AS (
     SELECT
         *,
+        coalesce(interaction_id, least(pair_ids ->> 0, pair_ids ->> 1) || ' ' || greatest(pair_ids ->> 0, pair_ids ->> 1)) AS item,
+        -- Only a human adjudicates: a judge cannot reach the top by naming its round so.
         CASE
             WHEN source_type = 'human' AND round = 'adjudication' THEN 1
             WHEN source_type = 'human' THEN 2
@@ -19,32 +22,36 @@ submitted AS (
             WHEN source_type = 'end_user' THEN 4
             ELSE 5
         END AS tier,
-        coalesce(source_id, '') AS rater,
-        -- What two raters must share to agree: the correction, else the label, else the value.
-        coalesce(
-            'correction ' || CASE
-                WHEN correction IS NULL THEN NULL
-                -- JSON answers agree whatever their spacing.
-                WHEN json_valid(correction ->> '$.content')
-                    THEN json(correction ->> '$.content')::VARCHAR
-                ELSE coalesce(trim(correction ->> '$.content'), '')
-            END || ' ' || coalesce(CASE WHEN correction IS NOT NULL THEN (correction -> '$.tool_calls')::VARCHAR END, ''),
-            'label ' || label,
-            'value ' || value
-        ) AS answer
+        correction ->> '$.content' AS corrected_text,
+        correction ->> '$.tool_calls' AS corrected_calls
     FROM assessments
     ANTI JOIN superseded USING (workload, assessment_id)
-    WHERE status = 'submitted' AND interaction_id IS NOT NULL
+    WHERE status = 'submitted' AND (interaction_id IS NOT NULL OR pair_ids IS NOT NULL)
 ),
-strongest AS (
-    SELECT *
+answered AS (
+    SELECT
+        *,
+        CASE
+            WHEN interaction_id IS NULL AND upper(label) = 'A' THEN 'prefers ' || (pair_ids ->> 0)
+            WHEN interaction_id IS NULL AND upper(label) = 'B' THEN 'prefers ' || (pair_ids ->> 1)
+            -- Answers in JSON agree whatever their spacing.
+            WHEN correction IS NOT NULL THEN concat(
+                'correction ',
+                CASE
+                    WHEN json_valid(corrected_text) THEN json(corrected_text)::VARCHAR
+                    ELSE trim(corrected_text, E' \t\r\n')
+                END,
+                ' ' || corrected_calls
+            )
+            WHEN label IS NOT NULL THEN 'label ' || label
+            WHEN value IS NOT NULL THEN 'value ' || value
+        END AS answer
     FROM submitted
-    WHERE answer IS NOT NULL
-    QUALIFY tier = min(tier) OVER (PARTITION BY workload, interaction_id, name)
 )
-SELECT *
-FROM strongest
+SELECT * EXCLUDE (corrected_text, corrected_calls)
+FROM answered
+WHERE answer IS NOT NULL
 QUALIFY row_number() OVER (
-    PARTITION BY workload, interaction_id, name, rater
+    PARTITION BY workload, item, name, tier, coalesce(source_id, '')
     ORDER BY created_at DESC, assessment_id DESC
 ) = 1
