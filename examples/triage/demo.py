@@ -40,12 +40,8 @@ from flywheel.lake import Lake
 from flywheel.records import Adapter, Comparison, Decision, Release, Snapshot
 from flywheel.settings import Settings
 from flywheel.workload import Workload
-from flywheel_examples.triage.messages import (
-    Clinician,
-    PatientMessage,
-    PoisonedClinician,
-    production_messages,
-)
+from flywheel_examples.triage.clinicians import Clinician, PoisonedClinician
+from flywheel_examples.triage.messages import PatientMessage, production_messages
 from flywheel_examples.triage.picture import draw
 from flywheel_examples.triage.queries import QUERIES
 from flywheel_examples.triage.traffic import Application, Rater, Served, Tally, review

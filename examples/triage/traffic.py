@@ -14,7 +14,8 @@ import aiohttp
 from openai import APIError, AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from flywheel_examples.triage.messages import SYSTEM_PROMPT, PatientMessage, Urgency
+from flywheel_examples.triage.complaints import Urgency
+from flywheel_examples.triage.messages import SYSTEM_PROMPT, PatientMessage
 
 MAX_TOKENS = 24
 """The answer is 10 tokens; a base model that rambles is cut here."""
