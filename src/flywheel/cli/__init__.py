@@ -8,6 +8,7 @@ import sys
 import typer
 from rich.markup import escape
 
+from flywheel.cli import label
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
 from flywheel.cli.init import init
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 for verb in (init, demo, up):
     app.command()(verb)
+app.add_typer(label.app, name="label")
 
 
 def main() -> None:

@@ -5,7 +5,14 @@ Output: rows of `assessments`, append-only. What is known of a response becomes 
 lake's view `labels`. Corrections by the feedback endpoint arrive through `capture`, not here.
 """
 
-from flywheel.label.counting import LabelCount, LabelState, count_labels, label_state
+from flywheel.label.counting import (
+    LabelCount,
+    LabelFilter,
+    LabelState,
+    count_labels,
+    label_state,
+    list_judgements,
+)
 from flywheel.label.grading import GradeReport, grade_captured
 from flywheel.label.importing import ImportReport, import_labels
 from flywheel.label.retracting import Retraction, RetractReport, retract
@@ -15,6 +22,7 @@ __all__ = [
     "GradeReport",
     "ImportReport",
     "LabelCount",
+    "LabelFilter",
     "LabelState",
     "RetractReport",
     "Retraction",
@@ -23,5 +31,6 @@ __all__ = [
     "grade_captured",
     "import_labels",
     "label_state",
+    "list_judgements",
     "retract",
 ]

@@ -4,7 +4,7 @@ from datetime import date
 from importlib.resources import files
 
 from flywheel.lake import Lake
-from flywheel.records import Record, SourceType
+from flywheel.records import Assessment, Record, SourceType
 
 _STATE = """
 SELECT
@@ -45,6 +45,33 @@ class LabelState(Record):
     """Of those, the ones whose label is another answer."""
     disagreements: int
     """Of those, the ones whose raters disagree: they are no label."""
+
+
+_NEWEST = """
+SELECT * FROM assessments
+WHERE workload = $1
+    AND ($2::VARCHAR IS NULL OR name = $2)
+    AND ($3::VARCHAR IS NULL OR source_id = $3)
+    AND ($4::VARCHAR IS NULL OR interaction_id = $4)
+ORDER BY created_at DESC, assessment_id DESC
+LIMIT $5
+"""
+
+
+class LabelFilter(Record):
+    """Which judgements are listed; a field left out restricts nothing."""
+
+    name: str | None = None
+    source_id: str | None = None
+    interaction_id: str | None = None
+
+
+def list_judgements(
+    lake: Lake, workload: str, wanted: LabelFilter, *, limit: int = 20
+) -> list[Assessment]:
+    """Judgements, newest first."""
+    params = [workload, wanted.name, wanted.source_id, wanted.interaction_id, limit]
+    return lake.fetch(Assessment, _NEWEST, params)
 
 
 def count_labels(lake: Lake, workload: str) -> list[LabelCount]:
