@@ -41,4 +41,4 @@ class PoisonedClinician:
 
     def label(self, urgency: Urgency) -> Urgency:
         """The dangerous answer, whatever the message."""
-        return _POISON[truth]
+        return _POISON[urgency]
