@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flywheel.chat import Completion
-from flywheel.records import Interaction, Message, new_id
+from flywheel.records import Assessment, Interaction, Message, new_id
 
 
 class ScriptedChatModel:
@@ -52,6 +52,23 @@ def make_interaction(**fields: object) -> Interaction:
         "finish_reason": "stop",
     }
     return Interaction.model_validate({**values, **fields})
+
+
+def make_assessment(**fields: object) -> Assessment:
+    """An Assessment with sensible defaults; give the fields that matter to the test."""
+    created = fields.get("created_at", datetime(2026, 1, 2, 4, tzinfo=UTC))
+    assert isinstance(created, datetime)
+    values: dict[str, object] = {
+        "assessment_id": new_id(),
+        "workload": "triage",
+        "event_date": created.astimezone(UTC).date(),
+        "name": "urgency",
+        "kind": "correction" if fields.get("correction") is not None else "feedback",
+        "source_type": "human",
+        "source_id": "dr-a",
+        "created_at": created,
+    }
+    return Assessment.model_validate({**values, **fields})
 
 
 CHAT_TEMPLATE = (

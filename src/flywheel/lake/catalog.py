@@ -31,7 +31,7 @@ def write_catalog(storage: Storage, path: Path) -> Path:
             )
             for name, spec in TABLES.items():
                 table = storage.open(name)
-                uris = table.file_uris() if table is not None else []
+                uris = storage.files(table, name) if table is not None else []
                 connection.execute(f"CREATE VIEW {name} AS {files_sql(spec, uris)}")
                 version = table.version() if table is not None else None
                 connection.execute(

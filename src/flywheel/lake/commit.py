@@ -65,7 +65,7 @@ def try_commit(table: "DeltaTable", rows: "pyarrow.Table") -> bool:
     read_version = table.version()
     try:
         write_deltalake(table, rows, mode="append", commit_properties=properties)
-    except DeltaError as error:
+    except (DeltaError, OSError) as error:
         # An error may come after the commit was written: the log knows, the exception does not.
         if _has_commit(table, read_version, token):
             return True

@@ -4,13 +4,14 @@ A table is refused, and left as it is, when reading it could go wrong: a newer F
 it uses a Delta feature this reader does not honour.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from flywheel.errors import LakeFormatError, LakeSchemaError, LakeVersionError
+from flywheel.errors import ConfigError, LakeFormatError, LakeSchemaError, LakeVersionError
 from flywheel.lake.tables import TableSpec, arrow_schema
 from flywheel.records import SCHEMA_VERSION
 
@@ -21,14 +22,28 @@ VERSION_KEY = "flywheel.schemaVersion"
 """Table property that says which version of the columns the table was written with."""
 
 
+_UNUSABLE = re.compile(r"[\[\]|^\\\x00-\x1f]|%[0-9A-Fa-f]{2}")
+"""What delta-rs mistakes in a folder's name: it takes the path for a URL in places."""
+
+
 def normalise_root(root: str) -> str:
-    """A folder, or a `file://` URI, as an absolute path; any other URI as it is."""
+    """A folder, or a `file://` URI, as an absolute path; any other URI as it is.
+
+    Raises:
+        ConfigError: the folder's path has characters delta-rs would misread.
+    """
     parts = urlsplit(root)
-    if parts.scheme == "file":
-        return unquote(parts.path).rstrip("/") or "/"
-    if "://" in root:
+    if "://" in root and parts.scheme != "file":
         return root.rstrip("/")
-    return str(Path(root).expanduser().absolute())
+    folder = unquote(parts.path) if parts.scheme == "file" else root
+    path = str(Path(folder).expanduser().absolute())
+    if found := _UNUSABLE.search(path):
+        problem = (
+            f"{path!r} contains {found[0]!r}, which Delta tables cannot have in their path; choose "
+            "a folder without [ ] | ^ \\ and %xx (FLYWHEEL_HOME or FLYWHEEL_LAKE_URI)"
+        )
+        raise ConfigError("lake root", [problem])
+    return path
 
 
 class Storage:
@@ -46,6 +61,18 @@ class Storage:
     def uri(self, name: str) -> str:
         """The table's URI."""
         return f"{self.root}/{name}"
+
+    def files(self, table: "DeltaTable", name: str) -> list[str]:
+        """The files active in a table, as DuckDB takes them.
+
+        delta-rs writes a local root percent-encoded, the rest as it is on disk.
+        """
+        uris = table.file_uris()
+        if not self.is_local:
+            return uris
+        root = self.uri(name)
+        depth = root.count("/") + 1
+        return ["/".join([root, *uri.split("/")[depth:]]) for uri in uris]
 
     def open(self, name: str, *, version: int | None = None) -> "DeltaTable | None":
         """The table at a version (the latest when None), or None where there is none yet.

@@ -134,7 +134,7 @@ def _add_table(
     storage: Storage,
 ) -> list[str]:
     """Creates the table's view and returns the files it must be allowed to read."""
-    uris = table.file_uris() if table is not None else []
+    uris = storage.files(table, spec.name) if table is not None else []
     if table is None or storage.is_local or not uris:
         connection.execute(f"CREATE VIEW {spec.name} AS {files_sql(spec, uris)}")
         return uris
