@@ -80,6 +80,8 @@ class Negation(Record):
     """A symptom denied, and the stems beside which denying it would contradict the message."""
 
     say: str
+    felt: bool = False
+    """Only the patient can say it: not of a baby, nor of somebody who lies unconscious."""
     unless: tuple[str, ...]
 
 
@@ -258,19 +260,12 @@ def _compose(
     has: set[str],
 ) -> str:
     words = wording()
-    phrasing = _phrasing(complaint, rng, starts_with_person="introduction" not in has)
-    if person is not None and not phrasing.startswith("<"):
-        has.add("introduction")  # "hit my head" is about the writer unless somebody was named
-    introduced = "introduction" in has
-    clauses = [render(phrasing, person, introduced=introduced)]
-    if second is not None:
-        clauses.append(render(rng.choice(second.phrasings), person, introduced=True))
-        rng.shuffle(clauses)
-    denied = _denied(" ".join(clauses), rng) if "negation" in has else ""
-    parts = []
+    clauses = _clauses([complaint, second] if second else [complaint], person, rng, has)
+    felt = complaint.group not in ("baby", "other")
+    denied = _denied(" ".join(clauses), rng, felt=felt) if "negation" in has else ""
     opening = rng.choice(words.openings) if "opening" in has else ""
-    parts += [opening] if opening else []
-    if introduced and person is not None:
+    parts = [opening] if opening else []
+    if "introduction" in has and person is not None:
         parts.append(rng.choice(words.introductions).format(who=person.who))
     if denied and rng.random() < 0.5 and not opening.endswith("but"):
         parts.append(f"{denied}, but {clauses[0]}.")
@@ -285,14 +280,32 @@ def _compose(
     return _sentences(parts)
 
 
+def _clauses(
+    complaints: list[Complaint], person: Person | None, rng: random.Random, has: set[str]
+) -> list[str]:
+    """The complaints in any order, in words; the person is named once, then a pronoun."""
+    rng.shuffle(complaints)
+    named_by_clause = "introduction" not in has
+    phrasings = [_phrasing(item, rng, starts_with_person=named_by_clause) for item in complaints]
+    if person is not None and not phrasings[0].startswith("<"):
+        has.add("introduction")  # "hit my head" is about the writer unless somebody was named
+    first = render(phrasings[0], person, introduced="introduction" in has)
+    return [first, *(render(item, person, introduced=True) for item in phrasings[1:])]
+
+
 def _phrasing(complaint: Complaint, rng: random.Random, *, starts_with_person: bool) -> str:
     starting = [item for item in complaint.phrasings if item.startswith("<")]
     return rng.choice(starting if starts_with_person and starting else complaint.phrasings)
 
 
-def _denied(text: str, rng: random.Random) -> str:
+def _denied(text: str, rng: random.Random, *, felt: bool) -> str:
+    """One or two symptoms the text says nothing of; `felt` allows those only the patient knows."""
     lower = text.lower()
-    fitting = [n.say for n in wording().negations if not any(stem in lower for stem in n.unless)]
+    fitting = [
+        negation.say
+        for negation in wording().negations
+        if (felt or not negation.felt) and not any(stem in lower for stem in negation.unless)
+    ]
     return ", ".join(rng.sample(fitting, min(rng.choice((1, 2, 2)), len(fitting))))
 
 
