@@ -147,7 +147,8 @@ def _outcome(
     if "error" in reply or exchange.status == "error":
         told_type, told_message = _error(reply)
         plain = exchange.response[:_ERROR_TEXT_LIMIT] if not reply else None
-        return "error", error_type or told_type, error_message or told_message or plain
+        by_status = f"http_{exchange.http_status}" if exchange.http_status else None
+        return "error", error_type or told_type or by_status, error_message or told_message or plain
     if exchange.status != "ok":
         return exchange.status, error_type, error_message
     if finish_reason is None and exchange.streamed:

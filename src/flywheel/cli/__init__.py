@@ -8,9 +8,10 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import label
+from flywheel.cli import capture, label
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
+from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.up import up
 from flywheel.errors import FlywheelError
@@ -25,8 +26,9 @@ app = typer.Typer(
 )
 
 
-for verb in (init, demo, up):
+for verb in (init, demo, up, gateway):
     app.command()(verb)
+app.add_typer(capture.app, name="capture")
 app.add_typer(label.app, name="label")
 
 

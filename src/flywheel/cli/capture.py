@@ -1,0 +1,94 @@
+"""`flywheel capture …`: the spool, and its way into the lake."""
+
+from typing import Annotated
+
+import typer
+
+from flywheel.cli.common import HomeOption, JsonOption, console, messages, print_json, print_table
+from flywheel.settings import Settings
+
+app = typer.Typer(
+    help="The spool of captured calls: drain it into the lake, look at it.", no_args_is_help=True
+)
+
+
+@app.command()
+def drain(
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    seal_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for a gateway whose disk is stuck.")
+    ] = 10.0,
+) -> None:
+    """Move everything captured so far into the lake, exactly once; safe to repeat after a kill.
+
+    Example: flywheel capture drain --home demo
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from flywheel.capture import drain as drain_spool
+    from flywheel.lake import Lake
+
+    settings = Settings.load(home=home)
+    columns = (TextColumn("draining"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        bar = progress.add_task("draining", total=None)
+        report = drain_spool(
+            settings.spool_dir,
+            Lake.open(settings),
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            seal_timeout_s=seal_timeout,
+        )
+    if as_json:
+        print_json(report)
+        return
+    console.print(
+        f"drained {report.records} records ({report.bytes / 1e6:.1f} MB, {report.segments} "
+        f"segments) in {report.duration_s:.1f} s: {report.interactions} interactions, "
+        f"{report.assessments} assessments, {report.duplicates} known already, "
+        f"{report.quarantined} to quarantine"
+    )
+    if report.quarantined:
+        console.print('why: flywheel sql "select reason, count(*) from quarantine group by 1"')
+    if report.unsealed_writers or report.skipped_segments:
+        messages.print(
+            f"[yellow]left for later:[/] {report.unsealed_writers} live writers did not seal, "
+            f"{report.skipped_segments} segments are of a newer Flywheel"
+        )
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show what waits in the spool, and what every gateway's capture counters say.
+
+    Example: flywheel capture status --home demo
+    """
+    from flywheel.capture import read_status
+
+    found = read_status(Settings.load(home=home).spool_dir)
+    if as_json:
+        print_json(found)
+        return
+    age = "nothing waits" if found.oldest_age_s is None else f"oldest {found.oldest_age_s:.0f} s"
+    console.print(
+        f"{found.spool}: {found.bytes / 1e6:.1f} MB in {found.sealed_segments} sealed, "
+        f"{found.open_segments} open, {found.leftover_segments} leftover segments; {age}"
+    )
+    if found.writers:
+        print_table(
+            "writers",
+            ["writer", "pid", "alive", "writable", "accepted", "spooled", "pending", "dropped"],
+            [
+                [
+                    writer.state.writer,
+                    writer.state.pid,
+                    writer.is_alive,
+                    writer.state.is_writable,
+                    writer.state.counters.accepted,
+                    writer.state.counters.spooled,
+                    writer.state.counters.pending,
+                    ", ".join(f"{k} {v}" for k, v in writer.state.counters.dropped.items()) or 0,
+                ]
+                for writer in found.writers
+            ],
+        )

@@ -1,0 +1,198 @@
+"""The gateway: what one process holds, and its two applications, public and admin.
+
+Input: workloads, a sink for what is captured, a source of releases. Output: aiohttp applications.
+Command: `flywheel gateway`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+from pydantic import Field, SecretStr
+
+from flywheel.errors import ConfigError
+from flywheel.records import Record
+from flywheel.serve.gateway.admin import AdminEndpoints, require_token
+from flywheel.serve.gateway.chat import PATH, ChatEndpoint
+from flywheel.serve.gateway.feedback import FeedbackEndpoint
+from flywheel.serve.gateway.metrics import Metrics
+from flywheel.serve.gateway.recorder import CaptureSink, Recorder
+from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
+from flywheel.serve.gateway.replies import bad_request, json_reply
+from flywheel.serve.gateway.routing import RouteTable
+from flywheel.serve.gateway.upstream import Upstream
+from flywheel.workload import Workload
+
+
+class GatewayConfig(Record):
+    """Facts of one gateway process."""
+
+    engine_urls: tuple[str, ...] = Field(min_length=1)
+    """Replicas of the model server, without `/v1`."""
+    max_body_bytes: int = 32 << 20
+    """A larger request is refused with 413."""
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 600.0
+    """Longest silence of a model server."""
+    poll_interval_s: float = 5.0
+    """How often the release ledger is read."""
+    shutdown_timeout_s: float = 30.0
+    """How long requests in flight may take to finish after SIGTERM."""
+    subject_secret: SecretStr = SecretStr("")
+
+
+class Gateway:
+    """Everything one gateway process holds.
+
+    Raises:
+        ConfigError: two workloads share a name or an alias.
+    """
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        *,
+        sink: CaptureSink,
+        releases: ReleaseSource,
+        config: GatewayConfig,
+    ) -> None:
+        self.config, self.sink = config, sink
+        self.metrics = Metrics()
+        self.routes = RouteTable(workloads)
+        self.watcher = ReleaseWatcher(
+            releases, self.routes, self.metrics, interval_s=config.poll_interval_s
+        )
+        self.upstream = Upstream(
+            config.engine_urls,
+            self.metrics,
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
+        self.is_stopping = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether releases are loaded, the spool takes records, and nobody asked to stop."""
+        return self.watcher.loaded.is_set() and self.sink.is_writable and not self.is_stopping
+
+    async def start(self) -> None:
+        """Opens the upstream pool and begins to follow the releases."""
+        await self.upstream.start()
+        self.watcher.start()
+
+    async def close(self) -> None:
+        """Ends both. The sink is its owner's to close."""
+        await self.watcher.stop()
+        await self.upstream.close()
+
+
+def create_app(gateway: Gateway) -> web.Application:
+    """The public application; it starts and closes the gateway."""
+    secret = gateway.config.subject_secret.get_secret_value().encode()
+    app = web.Application(client_max_size=gateway.config.max_body_bytes)
+    recorder = Recorder(gateway.sink, gateway.metrics)
+    chat = ChatEndpoint(
+        gateway.routes,
+        gateway.upstream,
+        recorder,
+        is_loaded=gateway.watcher.loaded.is_set,
+        subject_secret=secret,
+    )
+    feedback = FeedbackEndpoint(gateway.routes, recorder, subject_secret=secret)
+    looks = _Looks(gateway)
+    app.router.add_post(f"/{PATH}", chat.__call__)
+    app.router.add_post("/v1/feedback", feedback.__call__)
+    app.router.add_get("/v1/models", looks.models)
+    app.router.add_get("/healthz", looks.healthz)
+    app.router.add_get("/readyz", looks.readyz)
+    app.router.add_get("/metrics", looks.metrics)
+    app.router.add_route("*", "/{rest:.*}", _nothing_here)
+
+    async def lifetime(app: web.Application) -> AsyncIterator[None]:
+        await gateway.start()
+        yield
+        await gateway.close()
+
+    app.cleanup_ctx.append(lifetime)
+    return app
+
+
+def create_admin_app(gateway: Gateway, token: str) -> web.Application:
+    """The administration.
+
+    Raises:
+        ConfigError: the token is empty: anybody could point an alias anywhere.
+    """
+    if not token:
+        raise ConfigError(
+            "FLYWHEEL_ADMIN_TOKEN",
+            [
+                "the admin token is empty. Set it, or put it into <home>/admin-token, "
+                "or let `flywheel gateway --generate-admin-token` make one"
+            ],
+        )
+    app = web.Application(middlewares=[require_token(token)])
+    AdminEndpoints(gateway.routes, gateway.sink).add_to(app)
+    app.router.add_get("/healthz", _Looks(gateway).healthz)
+    return app
+
+
+class _Looks:
+    """Requests that only look."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def models(self, request: web.Request) -> web.Response:
+        """GET /v1/models: the aliases."""
+        return json_reply(
+            {
+                "object": "list",
+                "data": [
+                    {
+                        "id": route.alias,
+                        "object": "model",
+                        "created": int(route.release.created_at.timestamp())
+                        if route.release
+                        else 0,
+                        "owned_by": "flywheel",
+                    }
+                    for route in self._gateway.routes.all()
+                ],
+            }
+        )
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """GET /healthz: the process answers."""
+        return json_reply({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """GET /readyz: 200 when calls are answered by the right model and captured."""
+        gateway = self._gateway
+        return json_reply(
+            {
+                "ready": gateway.is_ready,
+                "releases_loaded": gateway.watcher.loaded.is_set(),
+                "spool_writable": gateway.sink.is_writable,
+                "stopping": gateway.is_stopping,
+            },
+            status=200 if gateway.is_ready else 503,
+        )
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """GET /metrics: Prometheus text."""
+        gateway = self._gateway
+        page = gateway.metrics.render(
+            gateway.routes.all(), gateway.sink.counters, is_ready=gateway.is_ready
+        )
+        return web.Response(
+            body=page.encode(), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+
+async def _nothing_here(request: web.Request) -> web.Response:
+    return bad_request(
+        f"{request.method} {request.path} is not served; served: POST /{PATH}, GET /v1/models, "
+        "POST /v1/feedback, GET /healthz, /readyz, /metrics",
+        status=404,
+        code="not_found",
+    )

@@ -1,0 +1,87 @@
+"""POST /v1/feedback: one judgement on an answer, from whoever saw it.
+
+Input: a Feedback. Output: 202 with its assessment_id, once it is in the sink. The interaction need
+not be known: it may still be in a spool, here or elsewhere.
+"""
+
+from aiohttp import web
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from flywheel.errors import BadRequestError
+from flywheel.records import Feedback, new_id, utcnow
+from flywheel.serve.gateway.identity import pseudonym
+from flywheel.serve.gateway.recorder import Recorder
+from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
+from flywheel.serve.gateway.routing import RouteTable
+
+
+class FeedbackEndpoint:
+    """The handler.
+
+    Args:
+        routes: the workloads feedback may name.
+        recorder: where it is kept and counted.
+        subject_secret: with one, an end user's `source_id` is kept as its HMAC; two judgements of
+            one person still meet.
+    """
+
+    def __init__(self, routes: RouteTable, recorder: Recorder, *, subject_secret: bytes) -> None:
+        self._routes, self._sink, self._metrics = routes, recorder.sink, recorder.metrics
+        self._subject_secret = subject_secret
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        """Answers one request."""
+        reply = await self._answer(request)
+        self._metrics.feedback[reply.status] += 1
+        return reply
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        try:
+            feedback = Feedback.model_validate_json(await request.read())
+            if feedback.workload is not None:
+                self._routes.of(feedback.workload)
+        except web.HTTPRequestEntityTooLarge as error:
+            return bad_request(str(error.text), status=413)
+        except ValidationError as error:
+            return _invalid(error)
+        except BadRequestError as error:
+            return bad_request(str(error), status=422, param=error.param, code=error.code)
+        stored = self._completed(feedback)
+        if not self._sink.append("feedback", stored):
+            return unavailable(
+                "the feedback could not be stored; send it again later, under the same "
+                "assessment_id",
+                status=503,
+                code="not_stored",
+            )
+        return json_reply({"assessment_id": stored.assessment_id}, status=202)
+
+    def _completed(self, feedback: Feedback) -> Feedback:
+        """What the caller left out, and nobody's identifier in the clear."""
+        source_id = feedback.source_id
+        if source_id and feedback.source_type == "end_user" and self._subject_secret:
+            source_id = pseudonym(source_id, self._subject_secret)
+        return feedback.model_copy(
+            update={
+                "assessment_id": feedback.assessment_id or new_id(),
+                "created_at": feedback.created_at or utcnow(),
+                "source_id": source_id,
+            }
+        )
+
+
+def _invalid(error: ValidationError) -> web.Response:
+    problems = error.errors(include_url=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return bad_request(f"the body is not JSON: {problems[0]['msg']}", code="invalid_json")
+    message = "; ".join(_sentence(problem) for problem in problems)
+    return bad_request(message, status=422, code="invalid_feedback")
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = f"unknown field; valid: {', '.join(Feedback.model_fields)}"
+    return f"{where}: {message}" if where else message
