@@ -160,6 +160,8 @@ class GateSection(Section):
     """One-sided error of each comparison."""
     resamples: Annotated[int, Field(ge=100)] = 4000
     seed: int = 11
+    max_error_share: Fraction = 0.02
+    """Share of items that may stay without an answer or a score; with more, nothing is decided."""
     sampling: SamplingSection = SamplingSection()
 
 
