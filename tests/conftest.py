@@ -1,6 +1,7 @@
 """Shared fixtures. The suite is offline by construction: a socket to anywhere else is an error."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,22 @@ def shared_data() -> Iterator[Path]:
     if not SHARED_DATA.is_dir():
         pytest.skip("../shared/data is not beside this checkout")
     yield SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def _empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's SQLite file after all of its migrations, which take seconds: made once."""
+    from flywheel.tracking import Tracker
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Tracker(f"sqlite:///{path}").aliases("none")
+    return path
+
+
+@pytest.fixture
+def tracking_uri(tmp_path: Path, _empty_mlflow: Path) -> str:
+    """A real MLflow of this test's own, in a copy of the migrated SQLite file."""
+    path = tmp_path / "mlflow" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(_empty_mlflow, path)
+    return f"sqlite:///{path}"
