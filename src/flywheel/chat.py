@@ -5,10 +5,21 @@ retrying; what is not becomes an error of the tree in `errors.py`.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from flywheel.errors import BadRequestError, MissingExtraError, UpstreamUnavailableError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flywheel.errors import (
+    BadRequestError,
+    FlywheelError,
+    MissingExtraError,
+    UnknownModelError,
+    UpstreamUnavailableError,
+)
 from flywheel.records import Message, Record
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
 
 
 class Completion(Record):
@@ -37,8 +48,10 @@ class ChatModel(Protocol):
         """Answers once.
 
         Raises:
-            UpstreamUnavailableError: the server did not answer or answered 429 or 5xx.
-            BadRequestError: it refused the request.
+            UpstreamUnavailableError: the server did not answer, or answered 429, 5xx or something
+                that is no chat completion.
+            UnknownModelError: it does not serve the model.
+            BadRequestError: it refused the request for another reason.
         """
         ...
 
@@ -71,7 +84,8 @@ class OpenAIChatModel:
         from openai import APIConnectionError, APIStatusError, omit
 
         try:
-            reply = await self._client.chat.completions.create(
+            # The raw response: the client's own parsing lets whatever came with status 200 through.
+            raw = await self._client.chat.completions.with_raw_response.create(
                 model=model,
                 messages=[message.model_dump() for message in messages],  # type: ignore[misc]
                 temperature=temperature,
@@ -79,22 +93,71 @@ class OpenAIChatModel:
                 seed=seed if seed is not None else omit,
             )
         except APIConnectionError as error:
-            raise UpstreamUnavailableError(self.base_url, str(error.__cause__ or error)) from error
+            reason = str(error.__cause__ or "") or str(error)
+            raise UpstreamUnavailableError(self.base_url, reason) from error
         except APIStatusError as error:
-            if error.status_code == 429 or error.status_code >= 500:
-                raise UpstreamUnavailableError(
-                    self.base_url, error.message, status=error.status_code
-                ) from error
-            raise BadRequestError(error.message, code=str(error.status_code)) from error
-        choice = reply.choices[0]
-        return Completion(
-            text=choice.message.content or "",
-            model=reply.model,
-            finish_reason=choice.finish_reason,
-            input_tokens=reply.usage.prompt_tokens if reply.usage else None,
-            output_tokens=reply.usage.completion_tokens if reply.usage else None,
-        )
+            raise self._refusal(error, model) from error
+        try:
+            reply = _Reply.model_validate_json(raw.http_response.content)
+        except ValidationError as error:
+            came = " ".join(raw.http_response.text.split()) or "nothing"
+            raise UpstreamUnavailableError(
+                self.base_url, f"it answered, but not a chat completion: {came:.200}"
+            ) from error
+        return _completion(reply)
+
+    def _refusal(self, error: "APIStatusError", model: str) -> FlywheelError:
+        status, body = error.status_code, error.body
+        if status == 429 or status >= 500:
+            return UpstreamUnavailableError(self.base_url, error.message, status=status)
+        if status == 404 and not isinstance(body, dict):
+            # A server that knows the path says in JSON which model it does not know.
+            return BadRequestError(
+                f"{self.base_url} has no /chat/completions: does the base URL end where it should, "
+                "most often in /v1?",
+                code="no_such_path",
+            )
+        if status == 404:
+            return UnknownModelError(model)
+        return BadRequestError(error.message, code=str(error.code or status))
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+
+class _Lenient(BaseModel):
+    """Of an answer only what is used is checked: servers add fields of their own."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Said(_Lenient):
+    content: str | None = None
+
+
+class _Choice(_Lenient):
+    message: _Said
+    finish_reason: str | None = None
+
+
+class _Usage(_Lenient):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Reply(_Lenient):
+    model: str
+    choices: Annotated[tuple[_Choice, ...], Field(min_length=1)]
+    usage: _Usage | None = None
+
+
+def _completion(reply: _Reply) -> Completion:
+    choice, usage = reply.choices[0], reply.usage or _Usage()
+    return Completion(
+        text=choice.message.content or "",
+        model=reply.model,
+        finish_reason=choice.finish_reason,
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+    )

@@ -109,10 +109,11 @@ class UnknownModelError(BadRequestError):
 
     status = 404
 
-    def __init__(self, model: str, known: Sequence[str]) -> None:
-        self.model, self.known = model, tuple(known)
+    def __init__(self, model: str, known: Sequence[str] | None = None) -> None:
+        self.model, self.known = model, tuple(known or ())
+        served = "none" if known is not None else "what GET /v1/models lists"
         super().__init__(
-            f"model {model!r} is not served here; served: {', '.join(self.known) or 'none'}",
+            f"model {model!r} is not served here; served: {', '.join(self.known) or served}",
             param="model",
             code="model_not_found",
         )
@@ -189,11 +190,12 @@ class BaseModelError(TerminalError):
 class NotEnoughLabelsError(TerminalError):
     """Too few new labels to be worth a night: a reason to end early, not a failure."""
 
-    def __init__(self, workload: str, found: int, needed: int) -> None:
-        self.workload, self.found, self.needed = workload, found, needed
+    def __init__(self, workload: str, found: int, needed: int, *, hint: str = "") -> None:
+        self.workload, self.found, self.needed, self.hint = workload, found, needed, hint
         super().__init__(
             f"{workload}: {found} new labels since the last night, {needed} are needed "
             "(labels.minimum_new). More come by POST /v1/feedback or `flywheel label import`."
+            f"{' ' + hint if hint else ''}"
         )
 
 

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flywheel.chat import ChatModel
-from flywheel.errors import BadRequestError, FlywheelError, GateError, UpstreamUnavailableError
+from flywheel.errors import (
+    BadRequestError,
+    FlywheelError,
+    GateError,
+    UnknownModelError,
+    UpstreamUnavailableError,
+)
 from flywheel.gate.suite import Suite
 from flywheel.graders import Grader
 from flywheel.records import EvalReport, EvaluationItem, JsonObject, SuiteItem, new_id, utcnow
@@ -27,7 +33,6 @@ Progress = Callable[[int, int], None]
 """Called with the answers there are and the answers there will be."""
 
 MAX_ERROR_SHARE = 0.02
-_NOT_SERVED = frozenset({"404", "model_not_found"})
 
 
 @dataclass(frozen=True)
@@ -204,10 +209,10 @@ class _Sitting:
         self, contestant: Contestant, error: UpstreamUnavailableError | BadRequestError
     ) -> None:
         """Counts a failure; the one that makes the evaluation worthless stops it."""
-        if isinstance(error, BadRequestError) and error.code in _NOT_SERVED:
+        if isinstance(error, UnknownModelError):
             self._stop = GateError(
-                f"the model server does not serve {contestant.model!r} ({error}). "
-                "Load it there first: `flywheel gate` does so for an adapter in the lake."
+                f"the model server does not serve {contestant.model!r}; served is what "
+                "GET /v1/models lists. `flywheel gate` loads adapters the lake knows there first."
             )
             return
         total = len(self._exam.suite.items)
