@@ -11,6 +11,7 @@ from rich.markup import escape
 from flywheel.cli import capture, label
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
+from flywheel.cli.gate import gate
 from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.up import up
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 
-for verb in (init, demo, up, gateway):
+for verb in (init, demo, up, gate, gateway):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
 app.add_typer(label.app, name="label")
