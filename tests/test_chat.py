@@ -205,7 +205,7 @@ async def test_an_answer_without_text_is_empty_and_usage_may_be_missing(
     server: Scripted, chat: OpenAIChatModel
 ) -> None:
     """A model that only calls tools, or says nothing: content is null, and that is an answer."""
-    choice = {
+    choice: JsonObject = {
         "index": 0,
         "message": {"role": "assistant", "content": None},
         "finish_reason": "stop",
