@@ -3,6 +3,7 @@
     FlywheelError
     ├── TransientError            doing the same again may work: flows retry these
     │   ├── UpstreamUnavailableError   a server did not answer, or answered 5xx or 429
+    │   ├── EngineBusyError            the engine's queue is full, or it is shutting down
     │   ├── LakeConflictError          another writer kept winning the commit
     │   ├── SpoolBusyError             another drain works on the same spool
     │   └── TrainingInterruptedError   the training process was killed; run again to resume
@@ -21,8 +22,11 @@
         ├── DatasetError               labels that cannot make a dataset
         ├── TrainingError              a guard on training tripped
         ├── AdapterError               an adapter folder that must not be served
+        │   ├── AdapterNotFoundError       no folder there, or no adapter of that name
+        │   └── DuplicateAdapterError      the name is taken
         ├── GateError                  a gate that cannot be run as declared
         ├── TrackingError              MLflow refused what it was asked
+        ├── NightRunningError          another night of the workload is going on
         └── PromotionError             a promotion that cannot go ahead
             └── EpochConflictError     somebody else moved the alias first
 
@@ -51,6 +55,14 @@ class UpstreamUnavailableError(TransientError):
     def __init__(self, url: str, reason: str, *, status: int | None = None) -> None:
         self.url, self.reason, self.status = url, reason, status
         super().__init__(f"{url} is not available: {reason}. Is it up? `flywheel status` tells.")
+
+
+class EngineBusyError(TransientError):
+    """The engine takes no request now; `status` is the HTTP status to answer with."""
+
+    def __init__(self, reason: str, *, status: int = 429, retry_after_s: int = 1) -> None:
+        self.reason, self.status, self.retry_after_s = reason, status, retry_after_s
+        super().__init__(f"{reason}; try again in {retry_after_s} s")
 
 
 class LakeConflictError(TransientError):
@@ -215,6 +227,14 @@ class AdapterError(TerminalError):
         super().__init__(f"adapter {path} cannot be used: {reason}")
 
 
+class AdapterNotFoundError(AdapterError):
+    """No folder there, or no adapter of that name."""
+
+
+class DuplicateAdapterError(AdapterError):
+    """An adapter of that name is loaded: names are never given to other weights."""
+
+
 class GateError(TerminalError):
     """A gate that cannot be run as declared."""
 
@@ -225,6 +245,17 @@ class TrackingError(TerminalError):
     def __init__(self, uri: str, reason: str) -> None:
         self.uri, self.reason = uri, reason
         super().__init__(f"MLflow at {uri}: {reason}")
+
+
+class NightRunningError(TerminalError):
+    """Another night of the same workload is going on."""
+
+    def __init__(self, workload: str, lock: str) -> None:
+        self.workload, self.lock = workload, lock
+        super().__init__(
+            f"a night of {workload} is going on already (it holds {lock}): wait for it, or stop "
+            "it; its work is kept, and the next night goes on from there"
+        )
 
 
 class PromotionError(TerminalError):
