@@ -221,13 +221,21 @@ class Spool:
         """The writer thread."""
         while not self._is_closing:
             if self._wake.wait(IDLE_S):
-                self._hurry.wait(self._fsync_interval_s)
+                self._gather()
             self._wake.clear()
             self._hurry.clear()
             self._turn()
         self._turn()
         with suppress(OSError):
             self._segments.seal()
+
+    def _gather(self) -> None:
+        """Waits out the window, less when somebody asks to seal."""
+        deadline = time.monotonic() + self._fsync_interval_s
+        while (left := deadline - time.monotonic()) > 0:
+            is_asked = self._hurry.wait(min(left, IDLE_S))
+            if is_asked or self._read_seal_request() != self._seal_done:
+                return
 
     def _turn(self) -> None:
         """Writes what has gathered, then seals if asked, so that a seal covers what came before."""

@@ -37,8 +37,10 @@ class AdminEndpoints:
         app.router.add_post("/admin/spool/flush", self.flush)
 
     async def releases(self, request: web.Request) -> web.Response:
-        """GET /admin/releases: what every alias stands for."""
-        return json_reply({"releases": {r.workload: _shown(r) for r in self._routes.all()}})
+        """GET /admin/releases: the releases in force, and what every alias stands for."""
+        routes = self._routes.all()
+        known: list[JsonValue] = [r.release.model_dump(mode="json") for r in routes if r.release]
+        return json_reply({"data": known, "routes": [_shown(route) for route in routes]})
 
     async def switch(self, request: web.Request) -> web.Response:
         """POST /admin/releases: 200 when the alias points there now, 409 when it has moved on."""
@@ -73,12 +75,12 @@ class AdminEndpoints:
 
 def _shown(route: Route) -> dict[str, JsonValue]:
     return {
+        "workload": route.workload,
         "alias": route.alias,
         "model": route.model,
         "adapter": route.adapter,
         "arm": route.arm,
         "epoch": route.epoch,
-        "release": route.release.model_dump(mode="json") if route.release else None,
     }
 
 
