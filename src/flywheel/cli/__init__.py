@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import capture, label
+from flywheel.cli import capture, dataset, label
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
 from flywheel.cli.gate import gate
@@ -31,6 +31,7 @@ for verb in (init, demo, up, gate, gateway):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
 app.add_typer(label.app, name="label")
+app.add_typer(dataset.app, name="dataset")
 
 
 def main() -> None:

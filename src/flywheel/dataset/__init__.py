@@ -8,7 +8,7 @@ stay as it says.
 
 from flywheel.dataset.build import build_snapshot
 from flywheel.dataset.export import Shape, export_rows
-from flywheel.dataset.files import Manifest, file_name, read_manifest
+from flywheel.dataset.files import Manifest, file_name, read_card, read_manifest
 from flywheel.dataset.find import find_snapshot, list_snapshots
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "file_name",
     "find_snapshot",
     "list_snapshots",
+    "read_card",
     "read_manifest",
 ]

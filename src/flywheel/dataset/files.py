@@ -91,6 +91,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
+def read_card(folder: Path) -> str:
+    """A snapshot's card.
+
+    Raises:
+        DatasetError: the folder is no complete snapshot.
+    """
+    read_manifest(folder)
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{folder / CARD} cannot be read: {error}") from error
+
+
 def is_complete(folder: Path) -> bool:
     """Whether the folder has its manifest and every file is as the manifest says."""
     try:
