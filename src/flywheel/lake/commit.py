@@ -7,9 +7,12 @@ the commit follows.
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flywheel.lake.delta import Partition, Storage
 from flywheel.lake.tables import TableSpec
 from flywheel.records import new_id
 
@@ -19,15 +22,19 @@ if TYPE_CHECKING:
 
 COMMIT_KEY = "flywheel.commit"
 """Commit metadata by which a writer recognises its own commit after an error."""
+TURN_SECONDS = 10
+"""How long a writer waits for its turn before it goes ahead all the same."""
 
 
-def without_known(spec: TableSpec, table: "DeltaTable", rows: "pyarrow.Table") -> "pyarrow.Table":
+def without_known(
+    storage: Storage, spec: TableSpec, table: "DeltaTable", rows: "pyarrow.Table"
+) -> "pyarrow.Table":
     """The rows whose key is neither in the table, at its version, nor earlier among them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     key = list(spec.key)
-    dataset = table.to_pyarrow_dataset(file_pruning_predicate=_partitions(spec, rows))
+    dataset = storage.dataset(table, spec.name, _partitions(spec, rows))
     candidates = rows.column(key[0]).combine_chunks()
     known = dataset.to_table(columns=key, filter=pc.field(key[0]).isin(candidates))
     seen = set(_tuples(known, key))
@@ -43,7 +50,7 @@ def _tuples(rows: "pyarrow.Table", key: Sequence[str]) -> list[tuple[object, ...
     return list(zip(*(rows.column(name).to_pylist() for name in key), strict=True))
 
 
-def _partitions(spec: TableSpec, rows: "pyarrow.Table") -> list[tuple[str, str, list[str]]] | None:
+def _partitions(spec: TableSpec, rows: "pyarrow.Table") -> list[Partition] | None:
     """Delta's filter for the partitions in which the rows' keys could be."""
     return [
         (name, "in", sorted({str(value) for value in rows.column(name).unique().to_pylist()}))
@@ -79,6 +86,38 @@ def _has_commit(table: "DeltaTable", since: int, token: str) -> bool:
     table.update_incremental()
     newer = table.version() - since
     return newer > 0 and any(entry.get(COMMIT_KEY) == token for entry in table.history(limit=newer))
+
+
+@contextmanager
+def turn(storage: Storage, name: str) -> Iterator[None]:
+    """Lets local writers of a table go one after the other, so that they seldom collide.
+
+    A courtesy and no more: the commit decides by itself. So nobody waits long for a writer that
+    hangs, and where there is no such lock (an object store, some network folders) writers collide
+    and try again.
+    """
+    if not storage.is_local:
+        yield
+        return
+    Path(storage.root).mkdir(parents=True, exist_ok=True)
+    with Path(storage.root, f".{name}.lock").open("ab") as lock:
+        deadline = time.monotonic() + TURN_SECONDS
+        while not _locked(lock.fileno()) and time.monotonic() < deadline:
+            time.sleep(random.uniform(0.001, 0.005))
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is ours now, or never can be; closing the file gives it back."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
 
 
 def back_off(attempt: int) -> None:

@@ -16,6 +16,7 @@ from flywheel.lake.tables import TableSpec, arrow_schema
 from flywheel.records import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    import pyarrow.dataset
     from deltalake import DeltaTable
 
 VERSION_KEY = "flywheel.schemaVersion"
@@ -46,6 +47,10 @@ def normalise_root(root: str) -> str:
     return path
 
 
+Partition = tuple[str, str, str | list[str]]
+"""Partition column, `=` or `in`, value or values."""
+
+
 class Storage:
     """Where the tables are, and how to reach them."""
 
@@ -73,6 +78,21 @@ class Storage:
         root = self.uri(name)
         depth = root.count("/") + 1
         return ["/".join([root, *uri.split("/")[depth:]]) for uri in uris]
+
+    def dataset(
+        self, table: "DeltaTable", name: str, partitions: "list[Partition] | None" = None
+    ) -> "pyarrow.dataset.Dataset":
+        """The table as Arrow reads it, or some of its partitions.
+
+        A folder is read by Arrow itself: the handler of delta-rs calls back into Python from
+        Arrow's threads, and a process that ends meanwhile aborts.
+        """
+        import pyarrow.fs as fs
+
+        native = (
+            fs.SubTreeFileSystem(self.uri(name), fs.LocalFileSystem()) if self.is_local else None
+        )
+        return table.to_pyarrow_dataset(filesystem=native, file_pruning_predicate=partitions)
 
     def open(self, name: str, *, version: int | None = None) -> "DeltaTable | None":
         """The table at a version (the latest when None), or None where there is none yet.

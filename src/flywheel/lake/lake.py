@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flywheel.errors import EpochConflictError, LakeConflictError
 from flywheel.lake import maintenance, session
 from flywheel.lake.catalog import write_catalog
-from flywheel.lake.commit import back_off, try_commit, without_known
+from flywheel.lake.commit import back_off, try_commit, turn, without_known
 from flywheel.lake.delta import Storage
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 from flywheel.lake.rows import R, from_arrow, to_arrow
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 200
 """Commits another writer may win before an append gives up; some twenty seconds of losing."""
-
-
-def read_releases(table: "DeltaTable", workload: str) -> list[Release]:
-    """One workload's releases by epoch. Not through DuckDB: promotion and gateway want it quick."""
-    dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("workload", "=", workload)])
-    return from_arrow(Release, dataset.to_table().sort_by("epoch"))
 
 
 @dataclass(frozen=True)
@@ -83,11 +77,12 @@ class Lake:
         spec = table_of(records)
         rows = to_arrow(spec, records)
         for attempt in range(MAX_ATTEMPTS):
-            table = self._storage.open_or_create(spec)
-            fresh = without_known(spec, table, rows)
-            added, known = fresh.num_rows, rows.num_rows - fresh.num_rows
-            if added == 0 or try_commit(table, fresh):
-                return AppendResult(spec.name, added, known, table.version())
+            with turn(self._storage, spec.name):
+                table = self._storage.open_or_create(spec)
+                fresh = without_known(self._storage, spec, table, rows)
+                added, known = fresh.num_rows, rows.num_rows - fresh.num_rows
+                if added == 0 or try_commit(table, fresh):
+                    return AppendResult(spec.name, added, known, table.version())
             back_off(attempt)
         raise LakeConflictError(spec.name, MAX_ATTEMPTS)
 
@@ -102,13 +97,14 @@ class Lake:
         spec = TABLES["releases"]
         rows = to_arrow(spec, [release])
         for attempt in range(MAX_ATTEMPTS):
-            table = self._storage.open_or_create(spec)
-            ledger = read_releases(table, release.workload)
-            current = ledger[-1].epoch if ledger else 0
-            if release.epoch != current + 1:
-                raise EpochConflictError(release.workload, release.epoch - 1, current)
-            if try_commit(table, rows):
-                return release.epoch
+            with turn(self._storage, spec.name):
+                table = self._storage.open_or_create(spec)
+                ledger = self._ledger(table, release.workload)
+                current = ledger[-1].epoch if ledger else 0
+                if release.epoch != current + 1:
+                    raise EpochConflictError(release.workload, release.epoch - 1, current)
+                if try_commit(table, rows):
+                    return release.epoch
             back_off(attempt)
         raise LakeConflictError(spec.name, MAX_ATTEMPTS)
 
@@ -120,7 +116,12 @@ class Lake:
     def releases(self, workload: str) -> list[Release]:
         """The workload's releases by epoch."""
         table = self._storage.open("releases")
-        return read_releases(table, workload) if table is not None else []
+        return self._ledger(table, workload) if table is not None else []
+
+    def _ledger(self, table: "DeltaTable", workload: str) -> list[Release]:
+        """Not through DuckDB: promotion and gateway want it in milliseconds."""
+        dataset = self._storage.dataset(table, "releases", [("workload", "=", workload)])
+        return from_arrow(Release, dataset.to_table().sort_by("epoch"))
 
     def fetch(self, record: type[R], sql: str, params: Sequence[object] = ()) -> list[R]:
         """The rows of a query as records; columns the record does not have are left out.

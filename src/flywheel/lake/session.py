@@ -140,7 +140,7 @@ def _add_table(
         return uris
     # DuckDB would need an extension for an object store; delta-rs reads it for Arrow instead.
     source = f"{spec.name}_files"
-    connection.register(source, table.to_pyarrow_dataset())
+    connection.register(source, storage.dataset(table, spec.name))
     connection.execute(f"CREATE VIEW {spec.name} AS {typed_sql(spec, source)}")
     return []
 

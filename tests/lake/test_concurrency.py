@@ -1,0 +1,91 @@
+"""Several real processes at once: nothing lost, nothing doubled, one winner an epoch."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flywheel.errors import EpochConflictError
+from flywheel.lake import Lake
+from flywheel.records import Release
+from tests.lake.writer import make_release
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def race(lake: Lake, folder: Path, *writers: tuple[str, int]) -> list[str]:
+    """Starts the writers at the same moment, and returns what each said."""
+    barrier = folder / "barrier"
+    barrier.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.lake.writer", action]
+            + [lake.root, str(barrier), f"writer{index}", str(number)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index, (action, number) in enumerate(writers)
+    ]
+    deadline = time.monotonic() + 60
+    while len(list(barrier.iterdir())) < len(writers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (barrier / "go").touch()
+    said = [process.communicate(timeout=90)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(writers)
+    return said
+
+
+def test_racing_appends_lose_nothing_and_double_nothing(lake: Lake, tmp_path: Path) -> None:
+    """3 writers x 12 batches of one own and one shared id: 36 own + 12 shared = 48 rows.
+
+    The table does not exist when they start, so creating it is raced too.
+    """
+    said = race(lake, tmp_path, *[("append", 12)] * 3)
+    assert sum(map(int, said)) == 48
+    found = lake.query("SELECT count(*) n, count(DISTINCT interaction_id) ids FROM interactions")
+    assert found.to_pylist() == [{"n": 48, "ids": 48}]
+
+
+def test_racing_releases_have_exactly_one_winner_an_epoch(lake: Lake, tmp_path: Path) -> None:
+    said = race(lake, tmp_path, *[("release", 10)] * 3)
+    won = sorted(int(epoch) for line in said for epoch in line.split())
+    assert won == list(range(1, 11))
+    ledger = lake.releases("triage")
+    assert [release.epoch for release in ledger] == won
+    winners = {int(e): f"writer{i}" for i, line in enumerate(said) for e in line.split()}
+    assert {release.epoch: release.actor for release in ledger} == winners
+
+
+def test_compaction_and_vacuum_beside_appends_lose_nothing(lake: Lake, tmp_path: Path) -> None:
+    said = race(lake, tmp_path, ("append", 12), ("append", 12), ("compact", 6))
+    assert int(said[0]) + int(said[1]) == 36
+    found = lake.query("SELECT count(*) n, count(DISTINCT interaction_id) ids FROM interactions")
+    assert found.to_pylist() == [{"n": 36, "ids": 36}]
+
+
+def test_the_ledger_moves_one_epoch_at_a_time(lake: Lake) -> None:
+    assert lake.current_release("triage") is None
+    first, second = make_release(1), make_release(2)
+    assert lake.append_release(first) == 1
+    for epoch in (1, 3):
+        with pytest.raises(EpochConflictError, match=f"at epoch 1, not {epoch - 1}"):
+            lake.append_release(make_release(epoch))
+    assert lake.append_release(second) == 2
+    assert lake.current_release("triage") == second
+    assert lake.releases("triage") == [first, second]
+
+
+def test_workloads_have_ledgers_of_their_own(lake: Lake) -> None:
+    lake.append_release(make_release(1))
+    other = make_release(1, workload="coding")
+    lake.append_release(other)
+    assert lake.current_release("coding") == other
+
+
+def test_a_release_appended_as_a_record_cannot_take_an_epoch_twice(lake: Lake) -> None:
+    lake.append_release(make_release(1))
+    assert lake.append([make_release(1, actor="intruder")]).written == 0
+    assert [release.actor for release in lake.fetch(Release, "FROM releases")] == ["dr-a"]
