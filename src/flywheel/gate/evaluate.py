@@ -184,7 +184,7 @@ class _Sitting:
             self._count(contestant, error)
             return None, type(error).__name__
         if completion.model != contestant.model:
-            self._stop = GateError(
+            self._end(
                 f"{contestant.model!r} was asked and {completion.model!r} answered: a gate must "
                 "ask the model server itself, not a router. FLYWHEEL_ENGINE_URLS names it."
             )
@@ -210,7 +210,7 @@ class _Sitting:
     ) -> None:
         """Counts a failure; the one that makes the evaluation worthless stops it."""
         if isinstance(error, UnknownModelError):
-            self._stop = GateError(
+            self._end(
                 f"the model server does not serve {contestant.model!r}; served is what "
                 "GET /v1/models lists. `flywheel gate` loads adapters the lake knows there first."
             )
@@ -220,9 +220,13 @@ class _Sitting:
         if failed <= math.floor(self._exam.max_error_share * total):
             return
         if isinstance(error, UpstreamUnavailableError):
-            self._stop = error
+            self._stop = self._stop or error
         else:
-            self._stop = GateError(
+            self._end(
                 f"{contestant.model}: {failed} of {total} items were refused, more than "
                 f"gate.max_error_share {self._exam.max_error_share} allows; the last: {error}"
             )
+
+    def _end(self, reason: str) -> None:
+        """The first reason stands: what was already under way may fail for the same one."""
+        self._stop = self._stop or GateError(reason)
