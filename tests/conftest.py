@@ -6,7 +6,14 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile(
+    "flywheel", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("flywheel")
 
 # Before anything imports torch or a Hugging Face library: two cores are shared by several
 # processes, and nothing may look for a hub or report home.
