@@ -123,3 +123,28 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def build_tiny_adapter(folder: Path, base: Path, *, base_model: str, seed: int = 1) -> Path:
+    """Writes a random LoRA adapter over a tiny model, as PEFT saves it, and returns its folder.
+
+    Args:
+        folder: where it goes.
+        base: what `build_tiny_model` wrote.
+        base_model: the served id the adapter says it was trained on.
+        seed: another seed, another adapter; its answers differ from the base model's.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    model.peft_config["default"].base_model_name_or_path = base_model
+    model.save_pretrained(folder)
+    return folder

@@ -8,12 +8,15 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import capture, dataset, label
+from flywheel.cli import capture, dataset, label, run
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
+from flywheel.cli.engine import engine
 from flywheel.cli.gate import gate
 from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
+from flywheel.cli.promote import promote, roll_forward, rollback, status
+from flywheel.cli.run import deploy
 from flywheel.cli.up import up
 from flywheel.errors import FlywheelError
 
@@ -27,11 +30,24 @@ app = typer.Typer(
 )
 
 
-for verb in (init, demo, up, gate, gateway):
+for verb in (
+    init,
+    demo,
+    up,
+    engine,
+    gate,
+    gateway,
+    promote,
+    rollback,
+    roll_forward,
+    status,
+    deploy,
+):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
 app.add_typer(label.app, name="label")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(run.app, name="run")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What answers: the gateway clients call, and the embedded engine behind it."""
