@@ -123,6 +123,9 @@ def session(
             connection.execute(f"SET allowed_paths = [{', '.join(map(literal, paths))}]")
             connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             yield connection
+    except duckdb.IOException as error:
+        hint = "The files of an old version are gone once `flywheel lake vacuum` ran past them."
+        raise QueryError(sql, f"{error}\n{hint}") from error
     except duckdb.Error as error:
         raise QueryError(sql, str(error)) from error
 
