@@ -17,6 +17,7 @@ from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.promote import promote, roll_forward, rollback, status
 from flywheel.cli.run import deploy
+from flywheel.cli.train import train
 from flywheel.cli.up import up
 from flywheel.errors import FlywheelError
 
@@ -35,6 +36,7 @@ for verb in (
     demo,
     up,
     engine,
+    train,
     gate,
     gateway,
     promote,
