@@ -14,11 +14,11 @@ from flywheel.cli.common import (
     HomeOption,
     JsonOption,
     WorkloadOption,
-    load,
     messages,
     print_json,
     print_table,
 )
+from flywheel.cli.steps import Place, open_fleet, train_adapter
 
 if TYPE_CHECKING:
     from flywheel.records import Adapter
@@ -36,7 +36,9 @@ def train(
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     json: JsonOption = False,
 ) -> None:
-    """Train an adapter on a snapshot and enter it in the lake. Nothing is served yet.
+    """Train an adapter on a snapshot, and keep it. Nothing is served yet.
+
+    It goes into the adapter store, the lake, and MLflow as the candidate.
 
     Interrupted, the same command resumes from the last epoch. Trained before, it shows the adapter.
 
@@ -44,26 +46,10 @@ def train(
     """
     if (snapshot is None) != latest:
         raise typer.BadParameter("give either a snapshot id or --latest")
-    from flywheel.lake import Lake
-    from flywheel.models import resolve_base_model
-    from flywheel.train import train_snapshot
-
-    settings, task = load(home, workload)
-    base = resolve_base_model(
-        task.base_model,
-        cache=settings.models_dir,
-        progress=lambda sentence: messages.print(escape(sentence)),
-    )
+    place = Place(workload=workload, home=home)
     with _bar() as on_progress:
-        adapter = train_snapshot(
-            Lake.open(settings),
-            task,
-            snapshot_id=snapshot,
-            base_model_path=base,
-            output_root=settings.runs_dir / "train",
-            tracking_uri=settings.tracking_uri,
-            on_progress=on_progress,
-        )
+        name = train_adapter(place, snapshot or "latest", on_progress=on_progress)
+    adapter = open_fleet(*place.load()).adapter(name)
     if json:
         print_json(adapter)
     else:

@@ -7,16 +7,12 @@ Command: `flywheel train --latest`.
 """
 
 from flywheel.train.events import TrainProgress
-from flywheel.train.nightly import find_parent, find_snapshot, train_snapshot
 from flywheel.train.process import train
 from flywheel.train.spec import TrainSpec, plan
 
 __all__ = [
     "TrainProgress",
     "TrainSpec",
-    "find_parent",
-    "find_snapshot",
     "plan",
     "train",
-    "train_snapshot",
 ]
