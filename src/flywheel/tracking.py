@@ -341,6 +341,7 @@ def _probe(uri: str) -> None:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
             return
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 429 or error.code >= 500:
             raise UpstreamUnavailableError(uri, error.reason, status=error.code) from error
     except OSError as error:
