@@ -14,6 +14,7 @@ from flywheel.capture.segment import Damage, Frame, decode_header, read_frames
 from flywheel.errors import ConfigError
 from flywheel.records import Exchange
 from tests.capture.records import exchange, feedback
+from tests.capture.tiny_disk import fill
 
 
 def frames_in(folder: Path, suffix: str = "seg") -> list[Frame]:
@@ -146,11 +147,11 @@ def test_a_full_disk_loses_nothing_until_memory_is_full_then_counts_then_recover
 ) -> None:
     """A real file system that is full: ENOSPC comes from the kernel."""
     caplog.set_level(logging.WARNING)
-    folder, ballast = tiny_disk / "spool", tiny_disk / "ballast"
+    folder = tiny_disk / "spool"
     with Spool(folder, queue_bytes=20_000) as spool:
         spool.append("exchange", exchange())
         eventually(lambda: spool.counters.spooled == 1)
-        fill(ballast)
+        ballast = fill(tiny_disk)
         large = exchange(response="x" * 5000)
         assert spool.append("exchange", large)
         eventually(lambda: not spool.is_writable)
@@ -173,18 +174,12 @@ def test_what_a_full_disk_never_took_is_counted_at_the_close(
     tiny_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Spool(tiny_disk / "spool") as spool:
-        fill(tiny_disk / "ballast")
+        fill(tiny_disk)
         for _ in range(3):
             assert spool.append("exchange", exchange(response="x" * 5000))
     assert spool.counters.dropped == {"disk_error": 3}
     assert spool.counters.pending == 0
     assert "closed with 3 records lost" in caplog.text
-
-
-def fill(path: Path) -> None:
-    with pytest.raises(OSError, match="No space"), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"\0" * 512)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

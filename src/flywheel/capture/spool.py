@@ -82,6 +82,7 @@ class Spool:
         self._accepted = self._spooled = self._bytes_spooled = 0
         self._dropped: Counter[str] = Counter()
         self._disk_error: OSError | None = None
+        self._is_full = False
         self._is_closing = False
         self._seals_asked = self._seals_done = 0
         self._sealed = threading.Condition(self._lock)
@@ -143,9 +144,8 @@ class Spool:
 
     @property
     def is_writable(self) -> bool:
-        """Whether the last write succeeded and there is room below the cap."""
-        has_room = self._folder_bytes + self._queued_bytes < self._max_bytes
-        return self._disk_error is None and has_room and not self._is_closing
+        """Whether what is appended now will be kept, as far as the last write and the cap tell."""
+        return self._disk_error is None and not self._is_full and not self._is_closing
 
     def seal(self, *, timeout_s: float = 10.0) -> bool:
         """Waits until everything appended so far is on disk in sealed segments.
@@ -191,7 +191,8 @@ class Spool:
     def _refusal(self, size: int) -> DropReason | None:
         if self._is_closing:
             return "closed"
-        if self._folder_bytes + self._queued_bytes + size > self._max_bytes:
+        self._is_full = self._folder_bytes + self._queued_bytes + size > self._max_bytes
+        if self._is_full:
             return "spool_full"
         if self._queued_bytes + size > self._queue_bytes:
             return "disk_error" if self._disk_error else "queue_full"
@@ -262,6 +263,7 @@ class Spool:
     def _write(self, frames: Sequence[bytes]) -> bool:
         """Appends the head of the queue and takes it off; False while the disk refuses."""
         if not frames:
+            self._disk_error = None  # a seal that failed; the next record tries the disk anew
             return True
         if self._disk_error and not self._is_closing and time.monotonic() - self._tried < RETRY_S:
             return False
@@ -318,7 +320,10 @@ class Spool:
             is_writable=self.is_writable,
             sealed=self._seal_done,
         )
-        self._folder_bytes = self.folder.size()
+        size = self.folder.size()
+        if size < self._folder_bytes:  # drained: nobody may append before this says that one can
+            self._is_full = False
+        self._folder_bytes = size
         # A full disk must not end the thread: who waits for the state waits in vain and says so.
         with suppress(OSError):
             self._claim.write(state)
