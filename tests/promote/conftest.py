@@ -69,6 +69,7 @@ def fleet(
         servers=tuple(HttpModelServer(replica.url) for replica in replicas),
         gateway=HttpGatewayAdmin(gateway.url, token=TOKEN),
         tracker=Tracker(tracking_uri),
+        store=tmp_path / "adapters",
     )
 
 

@@ -23,7 +23,7 @@ from flywheel.promote import Fleet, HttpGatewayAdmin, HttpModelServer, promote
 from flywheel.tracking import Tracker
 from flywheel.workload import Workload
 
-workload, lake, tracking, gateway, token, adapter, last, *servers = sys.argv[1:]
+workload, lake, tracking, store, gateway, token, adapter, last, *servers = sys.argv[1:]
 
 def die(step):
     if step.name == last:
@@ -31,7 +31,7 @@ def die(step):
 
 fleet = Fleet(
     Workload.load(Path(workload)), Lake(lake), tuple(map(HttpModelServer, servers)),
-    HttpGatewayAdmin(gateway, token=token), Tracker(tracking),
+    HttpGatewayAdmin(gateway, token=token), Tracker(tracking), Path(store),
 )
 asyncio.run(promote(fleet, adapter=adapter, actor="child", on_step=die))
 """
@@ -82,7 +82,7 @@ async def test_a_process_killed_on_either_side_of_the_commit_leaves_nothing_half
     decide(candidate)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", CHILD, str(workload_file), fleet.lake.root, fleet.tracker.uri),
-        *(fleet.gateway.url, TOKEN, candidate.name, last),
+        *(str(fleet.store), fleet.gateway.url, TOKEN, candidate.name, last),
         *(server.url for server in fleet.servers),
         env=os.environ,
     )

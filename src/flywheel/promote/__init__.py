@@ -9,7 +9,7 @@ Commands: `flywheel promote`, `flywheel rollback`, `flywheel roll-forward`, `fly
 from flywheel.promote.fleet import Fleet
 from flywheel.promote.gateway import GatewayAdmin, HttpGatewayAdmin
 from flywheel.promote.mirror import mirror
-from flywheel.promote.residency import retire, stage
+from flywheel.promote.residency import ensure_resident, retire, stage
 from flywheel.promote.rollback import roll_forward, rollback
 from flywheel.promote.rollout import promote
 from flywheel.promote.servers import HttpModelServer, ModelServer
@@ -27,6 +27,7 @@ __all__ = [
     "ReplicaStatus",
     "StatusReport",
     "Step",
+    "ensure_resident",
     "mirror",
     "promote",
     "repair",

@@ -1,12 +1,14 @@
 """Where one workload is served, and the ledger that says what with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from flywheel.errors import PromotionError
 from flywheel.lake import Lake
 from flywheel.promote.gateway import GatewayAdmin
 from flywheel.promote.ledger import serving
 from flywheel.promote.servers import ModelServer
+from flywheel.promote.store import store_adapter
 from flywheel.records import Adapter, Release
 from flywheel.tracking import Tracker
 from flywheel.workload import Workload
@@ -25,6 +27,8 @@ class Fleet:
     gateway: GatewayAdmin
     tracker: Tracker
     """Only mirrors: no decision is read from it, and it is not opened before the alias moved."""
+    store: Path
+    """The adapter store: the only folder a model server may load from."""
 
     def history(self) -> list[Release]:
         """The workload's releases, oldest first."""
@@ -58,3 +62,12 @@ class Fleet:
                 f"base_model {self.workload.base_model}: `flywheel train` makes one for it."
             )
         return found
+
+    def stored(self, name: str) -> Adapter:
+        """The adapter with this served name, verified and in the store.
+
+        Raises:
+            PromotionError: the lake knows none, or it was trained on another base model.
+            AdapterError: its folder must not be served.
+        """
+        return store_adapter(self.adapter(name), self.store)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from flywheel.promote.fleet import Fleet
+from flywheel.promote.store import store_adapter
 
 if TYPE_CHECKING:
     from flywheel.tracking import Alias
@@ -35,6 +36,6 @@ def mirror(fleet: Fleet) -> "dict[Alias, str | None]":
     for alias, name in aliases.items():
         if known.get(alias) != name:
             if name is not None:
-                fleet.tracker.register_adapter(adapters[name])
+                fleet.tracker.register_adapter(store_adapter(adapters[name], fleet.store))
             fleet.tracker.set_alias(fleet.workload.name, alias, name)
     return aliases

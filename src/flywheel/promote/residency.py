@@ -84,7 +84,7 @@ async def _ensure_on(server: ModelServer, fleet: Fleet, model: str) -> None:
         return
     if model == fleet.workload.base_model:
         raise PromotionError(f"{server.url} does not serve the base model {model}.")
-    await stage(fleet.adapter(model), [server])
+    await stage(fleet.stored(model), [server])
     await verify(model, [server], fleet.workload.promotion)
 
 

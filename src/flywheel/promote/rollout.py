@@ -65,7 +65,7 @@ async def _flip(
         history = fleet.history()
         decision = permission(fleet, history, adapter)
     with timed("load", on_step):
-        await stage(fleet.adapter(adapter), fleet.servers)
+        await stage(fleet.stored(adapter), fleet.servers)
     with timed("verify", on_step):
         await verify(adapter, fleet.servers, fleet.workload.promotion)
     release = Release(

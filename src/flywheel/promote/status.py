@@ -104,10 +104,9 @@ async def repair(fleet: Fleet, *, on_step: OnStep | None = None) -> None:
     cannot be repaired now is a warning to `on_step`.
     """
     now = fleet.lake.current_release(fleet.workload.name)
-    for adapter in fleet.adapters():
-        if adapter.name in wanted(fleet):
-            with timed(f"load {adapter.name}", on_step, forgiving=True):
-                await stage(adapter, fleet.servers)
+    for name in sorted(wanted(fleet) - {fleet.workload.base_model}):
+        with timed(f"load {name}", on_step, forgiving=True):
+            await stage(fleet.stored(name), fleet.servers)
     if now is not None:
         await announce(fleet, now, on_step)
     with timed("mirror", on_step, forgiving=True):
