@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import capture, dataset, label, run
+from flywheel.cli import capture, dataset, label, lake, run
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
 from flywheel.cli.engine import engine
@@ -17,6 +17,7 @@ from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.promote import promote, roll_forward, rollback, status
 from flywheel.cli.run import deploy
+from flywheel.cli.sql import sql
 from flywheel.cli.train import train
 from flywheel.cli.up import up
 from flywheel.errors import FlywheelError
@@ -44,12 +45,14 @@ for verb in (
     roll_forward,
     status,
     deploy,
+    sql,
 ):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
 app.add_typer(label.app, name="label")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(run.app, name="run")
+app.add_typer(lake.app, name="lake")
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from flywheel.cli.common import (
     print_json,
     print_table,
 )
+from flywheel.cli.steps import open_fleet
 from flywheel.settings import Settings
 from flywheel.workload import Workload
 
 if TYPE_CHECKING:
-    from flywheel.lake import Lake
     from flywheel.records import Decision, Interval
 
 EXIT_CODES = {"PASS": 0, "FAIL": 2, "INCONCLUSIVE": 3}
@@ -70,7 +70,7 @@ async def _judge(
     if champion is None:
         release = lake.current_release(task.name)
         champion = release.model if release else task.base_model
-    await _load(lake, task, url, [candidate, champion])
+    await _load(settings, task, [candidate, champion])
     bar = Progress(
         TextColumn("asking {task.description}"),
         BarColumn(),
@@ -96,14 +96,16 @@ async def _judge(
         await chat.close()
 
 
-async def _load(lake: "Lake", task: Workload, url: str, names: list[str]) -> None:
+async def _load(settings: Settings, task: Workload, names: list[str]) -> None:
     """Loads those of the names that are adapters; the rest must be served already."""
     from flywheel.promote import HttpModelServer, stage
-    from flywheel.records import Adapter
 
-    sql = "select * from adapters where workload = ? and name in (?, ?)"
-    for adapter in lake.fetch(Adapter, sql, (task.name, *names)):
-        await stage(adapter, [HttpModelServer(url)])
+    fleet = open_fleet(settings, task)
+    known = {adapter.name for adapter in fleet.adapters()}
+    server = HttpModelServer(settings.engine_urls[0])
+    for name in names:
+        if name in known:
+            await stage(fleet.stored(name), [server])
 
 
 def _show(decision: "Decision", settings: Settings) -> None:
