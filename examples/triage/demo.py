@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
@@ -138,7 +139,7 @@ class Demo:
             stop.set()
             await asyncio.gather(*clients)
 
-    async def switch(self, verb: str, expected: str) -> float:
+    async def switch(self, verb: Literal["rollback", "roll_forward"], expected: str) -> float:
         """Moves the alias; seconds until every gateway confirmed it. Then asks, to be sure."""
         # What `flywheel rollback` and `flywheel roll-forward` do once Python has started.
         from flywheel.cli.promote import move
