@@ -85,6 +85,15 @@ def test_any_ordinary_folder_holds_a_lake(tmp_path: Path, folder: str) -> None:
     assert (tmp_path / folder / "interactions" / "_delta_log").is_dir()
 
 
+def test_a_lake_behind_a_symbolic_link_is_the_same_lake(tmp_path: Path) -> None:
+    """delta-rs resolves the link, DuckDB is given the path as it was asked for."""
+    link = tmp_path / "a link"
+    link.symlink_to(tmp_path / "a deeper" / "folder")
+    (tmp_path / "a deeper" / "folder").mkdir(parents=True)
+    Lake(str(link)).append([make_interaction(interaction_id="a")])
+    assert ids(Lake(str(link))) == ids(Lake(str(link.resolve()))) == ["a"]
+
+
 @pytest.mark.parametrize("folder", ["per%20cent", "a[b]", "back\\slash", "pipe|"])
 def test_a_folder_delta_would_misread_is_refused(tmp_path: Path, folder: str) -> None:
     """delta-rs writes `per%20cent` into the folder `per cent`, and panics on brackets."""

@@ -4,7 +4,8 @@ Appends are idempotent and safe from several processes at once; queries read the
 pinned version; the release ledger moves by compare-and-swap.
 """
 
+from flywheel.lake.describe import ColumnInfo, Relation
 from flywheel.lake.lake import AppendResult, Lake
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 
-__all__ = ["AppendResult", "Commit", "Compaction", "Lake", "Vacuum"]
+__all__ = ["AppendResult", "ColumnInfo", "Commit", "Compaction", "Lake", "Relation", "Vacuum"]

@@ -70,14 +70,14 @@ class Storage:
     def files(self, table: "DeltaTable", name: str) -> list[str]:
         """The files active in a table, as DuckDB takes them.
 
-        delta-rs writes a local root percent-encoded, the rest as it is on disk.
+        delta-rs writes a local root with its links resolved and percent-encoded, and the rest as it
+        is on disk.
         """
         uris = table.file_uris()
         if not self.is_local:
             return uris
-        root = self.uri(name)
-        depth = root.count("/") + 1
-        return ["/".join([root, *uri.split("/")[depth:]]) for uri in uris]
+        encoded_root = table.table_uri.removeprefix("file://").rstrip("/")
+        return [f"{self.uri(name)}{uri.removeprefix(encoded_root)}" for uri in uris]
 
     def dataset(
         self, table: "DeltaTable", name: str, partitions: "list[Partition] | None" = None

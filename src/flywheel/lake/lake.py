@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.errors import EpochConflictError, LakeConflictError
-from flywheel.lake import maintenance, session
+from flywheel.lake import describe, maintenance, session
 from flywheel.lake.catalog import write_catalog
 from flywheel.lake.commit import back_off, try_commit, turn, without_known
 from flywheel.lake.delta import Storage
+from flywheel.lake.describe import ColumnInfo, Relation
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 from flywheel.lake.rows import R, from_arrow, to_arrow
 from flywheel.lake.tables import TABLES, table_of
@@ -153,8 +154,25 @@ class Lake:
         return maintenance.versions(self._storage, as_of=as_of)
 
     def history(self, table: str, *, limit: int | None = None) -> list[Commit]:
-        """A table's commits, newest first; empty when it does not exist yet."""
+        """A table's commits, newest first; empty when nothing was written to it yet.
+
+        Raises:
+            QueryError: there is no table of that name.
+        """
+        describe.check_name(table, list(TABLES))
         return maintenance.history(self._storage, table, limit=limit)
+
+    def relations(self) -> list[Relation]:
+        """Every table and view, with its size and what it is."""
+        return describe.relations(self._storage)
+
+    def columns(self, name: str) -> list[ColumnInfo]:
+        """The columns of a table or view, and what they mean.
+
+        Raises:
+            QueryError: there is none of that name.
+        """
+        return describe.columns(self._storage, name)
 
     def catalog(self, path: Path) -> Path:
         """Writes `lake.duckdb`: views over the files active now, for plain DuckDB to open."""

@@ -1,4 +1,4 @@
--- What the raters of the strongest tier say, one row a question (see judgements.sql).
+-- What the raters of the strongest tier say: one row for each question of judgements.sql.
 --
 -- They vote; an answer that more than half of them give is the verdict, and the latest who gave it
 -- speaks for them. Without one, spoken is NULL and strength is 0: disagreement never becomes a label.
