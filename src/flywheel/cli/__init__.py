@@ -17,6 +17,7 @@ from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.promote import promote, roll_forward, rollback, status
 from flywheel.cli.run import deploy
+from flywheel.cli.schemas import schemas
 from flywheel.cli.sql import sql
 from flywheel.cli.train import train
 from flywheel.cli.up import up
@@ -46,6 +47,7 @@ for verb in (
     status,
     deploy,
     sql,
+    schemas,
 ):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
