@@ -91,7 +91,7 @@ def code_of(path: Path) -> str:
 
 
 def test_an_error_is_one_line_and_exit_code_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flywheel.cli", "sql", "select 1 frm", "--home", str(tmp_path)]
+    command = [sys.executable, "-m", "flywheel.cli", "sql", "selec 1", "--home", str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: ") and "Traceback" not in finished.stderr

@@ -98,7 +98,7 @@ def test_a_version_that_never_was_is_a_clear_error(lake: Lake, version: int) -> 
     [
         ("selec 1", "syntax error"),
         ("SELECT nothing FROM interactions", '"nothing" not found'),
-        ("SELECT * FROM interaction", "does not exist"),
+        ("SELECT * FROM interaction", r"interaction does not exist\. Did you mean interactions\?"),
         ("", "one statement is expected, 0"),
         ("SELECT 1; SELECT 2", "one statement is expected, 2"),
         ("SELECT ?", "Values were not provided"),

@@ -4,6 +4,7 @@ Every session is a private in-memory database. It sees the active files of the t
 and nothing else: no other file, no network, no extension download, no change of settings.
 """
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,7 +128,20 @@ def session(
         hint = "The files of an old version are gone once `flywheel lake vacuum` ran past them."
         raise QueryError(sql, f"{error}\n{hint}") from error
     except duckdb.Error as error:
-        raise QueryError(sql, str(error)) from error
+        raise QueryError(sql, _reason(str(error))) from error
+
+
+def _reason(message: str) -> str:
+    """DuckDB's message; of an unknown table, with a better guess at the one that was meant.
+
+    DuckDB can only guess among what the session holds, and that is what the SQL named.
+    """
+    unknown = re.search(r"Table with name (\w+) does not exist", message)
+    if not unknown:
+        return message
+    close = difflib.get_close_matches(unknown[1], [*TABLES, *VIEWS], n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"Catalog Error: {unknown[0]}.{hint}"
 
 
 def _add_table(
