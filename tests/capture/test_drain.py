@@ -329,6 +329,14 @@ def test_progress_ends_at_the_total(spool_dir: Path, lake: Lake) -> None:
     assert seen[-1] == (report.bytes, report.bytes)
 
 
+def test_the_report_says_what_never_reached_the_disk(spool_dir: Path, lake: Lake) -> None:
+    with Spool(spool_dir, max_bytes=3000) as spool:
+        while spool.append("exchange", exchange()):
+            pass
+        report = drain(spool_dir, lake)
+    assert (report.dropped, report.interactions > 0) == (1, True)
+
+
 def test_segments_are_only_readable_by_their_owner(spool_dir: Path) -> None:
     with Spool(spool_dir) as spool:
         spool.append("exchange", exchange())

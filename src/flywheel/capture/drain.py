@@ -66,6 +66,8 @@ class DrainReport(Record):
     """In the lake already."""
     unsealed_writers: int = 0
     """Live writers that did not seal in time; what they hold comes with the next drain."""
+    dropped: int = 0
+    """Lost before they reached the disk, as the writers report since each was started."""
     skipped_segments: int = 0
     """Written by a newer Flywheel; left where they are."""
     duration_s: float = 0.0
@@ -105,10 +107,12 @@ def drain(
         unsealed = seal_live_writers(folder, timeout_s=seal_timeout_s)
         run = _Drain(lake, on_progress or (lambda done, total: None))
         run.all_of(sorted([*folder.segments(), *folder.leftovers()]))
+        dropped = _dropped(folder)
         _forget_dead_writers(folder)
     return DrainReport(
         spool=str(spool_dir),
         unsealed_writers=unsealed,
+        dropped=dropped,
         duration_s=round(time.monotonic() - started, 3),
         **run.counts,
     )
@@ -268,6 +272,11 @@ def _parse(record: type[R], payload: bytes) -> R:
         return record.model_validate_json(payload)
     except ValidationError as error:
         raise BadRecordError("invalid_record", f"not {record.__name__}: {error}") from error
+
+
+def _dropped(folder: SpoolFolder) -> int:
+    states = (folder.state(writer) for writer in folder.writers())
+    return sum(sum(state.counters.dropped.values()) for state in states if state is not None)
 
 
 def _forget_dead_writers(folder: SpoolFolder) -> None:

@@ -50,6 +50,11 @@ def drain(
     )
     if report.quarantined:
         console.print('why: flywheel sql "select reason, count(*) from quarantine group by 1"')
+    if report.dropped:
+        messages.print(
+            f"[bold red]lost:[/] {report.dropped} records never reached the disk; "
+            "why: flywheel capture status"
+        )
     if report.unsealed_writers or report.skipped_segments:
         messages.print(
             f"[yellow]left for later:[/] {report.unsealed_writers} live writers did not seal, "

@@ -35,7 +35,7 @@ class GatewayConfig(Record):
     """Longest silence of a model server."""
     poll_interval_s: float = 5.0
     """How often the release ledger is read."""
-    shutdown_timeout_s: float = 30.0
+    shutdown_timeout_s: float = 15.0
     """How long requests in flight may take to finish after SIGTERM."""
     subject_secret: SecretStr = SecretStr("")
 
