@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.lake.rows import R
+from flywheel.lake.rows import R, from_arrow, to_arrow
+from flywheel.lake.tables import TABLES
 from flywheel.records import (
     Adapter,
     Assessment,
@@ -84,15 +85,27 @@ def written_and_read(records: list[R]) -> list[R]:
         return lake.fetch(type(records[0]), f"SELECT * FROM {result.table}")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(interactions, min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+@given(interactions)
+def test_any_interaction_survives_as_a_row(record: Interaction) -> None:
+    assert from_arrow(Interaction, to_arrow(TABLES["interactions"], [record])) == [record]
+
+
+@settings(max_examples=100, deadline=None)
+@given(assessments)
+def test_any_assessment_survives_as_a_row(record: Assessment) -> None:
+    assert from_arrow(Assessment, to_arrow(TABLES["assessments"], [record])) == [record]
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(interactions, min_size=5, max_size=20))
 def test_any_interaction_survives_the_lake(records: list[Interaction]) -> None:
     found = {record.interaction_id: record for record in written_and_read(records)}
     assert found == {record.interaction_id: record for record in records}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(assessments, min_size=1, max_size=5))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(assessments, min_size=5, max_size=20))
 def test_any_assessment_survives_the_lake(records: list[Assessment]) -> None:
     found = {record.assessment_id: record for record in written_and_read(records)}
     assert found == {record.assessment_id: record for record in records}

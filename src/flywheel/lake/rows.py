@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from flywheel.errors import BadRecordError
-from flywheel.lake.tables import Column, TableSpec, arrow_schema, columns_of
+from flywheel.lake.tables import Column, TableSpec, arrow_schema, columns_of, nested_columns
 from flywheel.records import Record
 
 if TYPE_CHECKING:
     import pyarrow
 
 R = TypeVar("R", bound=Record)
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def to_arrow(spec: TableSpec, records: Sequence[Record]) -> "pyarrow.Table":
@@ -33,9 +35,9 @@ def to_arrow(spec: TableSpec, records: Sequence[Record]) -> "pyarrow.Table":
 
 def _to_row(spec: TableSpec, record: Record) -> dict[str, object]:
     row = record.model_dump()
-    for column in spec.columns:
-        if column.type == "json" and row[column.name] is not None:
-            row[column.name] = _to_json(spec, record, row[column.name])
+    for name in nested_columns(spec.record):
+        if row[name] is not None:
+            row[name] = _to_json(spec, record, row[name])
     for name in spec.partition_by:
         if row[name] == "":
             raise BadRecordError(
@@ -46,7 +48,7 @@ def _to_row(spec: TableSpec, record: Record) -> dict[str, object]:
 
 def _to_json(spec: TableSpec, record: Record, value: object) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _JSON.encode(value)
     except (ValueError, TypeError) as error:
         where = _key(spec, record.model_dump(include=set(spec.key)))
         raise BadRecordError("not_json", f"{spec.name} {where}: {error}") from error

@@ -189,6 +189,12 @@ def columns_of(record: type[Record]) -> tuple[Column, ...]:
     return tuple(_column(name, field) for name, field in record.model_fields.items())
 
 
+@cache
+def nested_columns(record: type[Record]) -> tuple[str, ...]:
+    """Names of the columns that hold JSON text."""
+    return tuple(column.name for column in columns_of(record) if column.type == "json")
+
+
 def _column(name: str, field: FieldInfo) -> Column:
     annotation: object = field.annotation
     is_nullable = False
