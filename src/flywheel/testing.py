@@ -146,5 +146,5 @@ def build_tiny_adapter(folder: Path, base: Path, *, base_model: str, seed: int =
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.3)
     model.peft_config["default"].base_model_name_or_path = base_model
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     return folder

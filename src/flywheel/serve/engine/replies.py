@@ -183,11 +183,16 @@ class TextFormat:
             "tokens": list(pieces),
             "token_logprobs": [one.logprob for one in choice.logprobs],
             "top_logprobs": [
-                {self._piece(token)[0]: logprob for token, logprob in one.top}
+                {self._piece(token)[0]: value for token, value in _with_chosen(one)}
                 for one in choice.logprobs
             ],
             "text_offset": list(offsets),
         }
+
+
+def _with_chosen(one: TokenLogprob) -> list[tuple[int, float]]:
+    """OpenAI's legacy format lists the chosen token too, likely or not."""
+    return [*one.top, (one.token, one.logprob)]
 
 
 def model_card(
