@@ -4,7 +4,8 @@
 
 Client, gateway and a mock model server share this machine, each a process of its own; the rounds of
 the three are interleaved, so that a noisy neighbour meets them all. The rows of the lake are
-counted in the end: a capture that drops would be fast.
+counted in the end: a capture that drops would be fast. `cpu_us_per_call` is the processor time of
+the answering process at 16 connections, which neighbours hardly change.
 """
 
 import argparse
@@ -52,7 +53,16 @@ class Target:
 
     name: str
     port: int
+    pid: int
     home: Path | None = None
+
+    def cpu_s(self) -> float:
+        """Processor time it has used: what a busy machine cannot distort."""
+        # Fields 14 and 15 of proc(5)'s stat; the name before them may hold spaces.
+        fields = (
+            Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -62,7 +72,7 @@ def mock_server() -> Iterator[Target]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Target("direct", int(process.stdout.readline()))
+            yield Target("direct", int(process.stdout.readline()), process.pid)
         finally:
             process.kill()
 
@@ -87,7 +97,7 @@ def gateway(home: Path, upstream: Target, *, is_capturing: bool) -> Iterator[Tar
         if found is None:
             raise SystemExit((home / "log").read_text(encoding="utf-8"))
         try:
-            yield Target(name, int(found[1]), home)
+            yield Target(name, int(found[1]), process.pid, home)
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -104,7 +114,9 @@ def measure(
         for target in targets:
             print(f"round {number + 1} of {rounds}: {target.name} …", file=sys.stderr, flush=True)
             one = run(target, whole, connections=1, seconds=seconds)
+            before = target.cpu_s()
             many = run(target, whole, connections=16, seconds=seconds)
+            used = target.cpu_s() - before
             stream = run(target, streamed, connections=1, seconds=seconds)
             calls[target.name] += sum(len(found.whole_ms) for found in (one, many, stream))
             for name, value in {
@@ -113,6 +125,7 @@ def measure(
                 "per_second_16": len(many.whole_ms) / many.seconds,
                 "p50_ms_16": load.percentile(many.whole_ms, 0.5),
                 "p99_ms_16": load.percentile(many.whole_ms, 0.99),
+                "cpu_us_per_call": used / len(many.whole_ms) * 1e6,
                 "first_token_p50_ms": load.percentile(stream.first_ms, 0.5),
             }.items():
                 figures[target.name].setdefault(name, []).append(value)
