@@ -7,6 +7,7 @@ Command: `flywheel run nightly`, which is `python -m flywheel_flows.nightly`.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def main() -> int:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--night", help="names the report; made when absent")
     arguments = parser.parse_args()
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter("  %(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger("flywheel").addHandler(terminal)
     place = Place(workload=arguments.workload, home=arguments.home)
     state = nightly(place, arguments.night, return_state=True)
     return 0 if state.is_completed() else 1

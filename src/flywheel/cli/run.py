@@ -112,7 +112,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # A person at the terminal reads the steps' own lines; the UI has Prefect's as well.
         "PREFECT_LOGGING_EXTRA_LOGGERS": "flywheel",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

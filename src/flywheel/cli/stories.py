@@ -38,7 +38,8 @@ def of_drain(report: "DrainReport") -> Story:
         f"{report.interactions} interactions and {report.assessments} judgements are new in the "
         f"lake; {report.quarantined} records are new in `quarantine`, each with its reason."
     )
-    return _story("Captured", _facts(counts), text)
+    title = f"{report.interactions} calls and {report.assessments} judgements captured"
+    return _story(title, _facts(counts), text)
 
 
 def of_grades(report: "GradeReport") -> Story:
@@ -61,7 +62,8 @@ def of_snapshot(place: Place, outcome: str | Held) -> Story:
     rows: list[JsonObject] = [{"part": part, "rows": n} for part, n in snapshot.counts.items()]
     card = Path(snapshot.path) / "CARD.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else f"`{snapshot.path}`"
-    return _story(f"Snapshot {outcome[:12]}", rows, text)
+    title = f"Snapshot {outcome[:12]}: {snapshot.labels} labels, {snapshot.new_labels} of them new"
+    return _story(title, rows, text)
 
 
 def of_adapter(place: Place, name: str) -> Story:
@@ -100,7 +102,11 @@ def of_decision(place: Place, decision_id: str) -> Story:
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     link = _run_link(fleet, decision.run_id, "Evidence in MLflow")
     head = f"**{decision.verdict}**: `{decision.candidate}` against `{decision.champion}`"
-    return _story(f"Gate: {decision.verdict}", rows, f"{head}\n\n{reasons}\n\n{link}")
+    return _story(
+        f"{decision.verdict}, {decision.candidate} against {decision.champion}",
+        rows,
+        f"{head}\n\n{reasons}\n\n{link}",
+    )
 
 
 def of_release(outcome: "Release | Held") -> Story:
@@ -111,7 +117,11 @@ def of_release(outcome: "Release | Held") -> Story:
         f"`{outcome.alias}` means `{outcome.model}` since epoch {outcome.epoch}. Back to "
         f"`{outcome.previous}` in under a second:\n\n    flywheel rollback\n"
     )
-    return _story("Released", _facts(outcome.model_dump(mode="json")), text)
+    return _story(
+        f"{outcome.alias} means {outcome.model} from now on",
+        _facts(outcome.model_dump(mode="json")),
+        text,
+    )
 
 
 def of_night(place: Place, report: "NightReport") -> Story:
