@@ -78,6 +78,9 @@ class LoraSection(Section):
     alpha: Positive = 32
     dropout: Fraction = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    last_layers: Annotated[int, Field(ge=1)] | None = None
+    """Only the last so many layers get an adapter; all when absent. Fewer train faster: nothing
+    below the first of them needs a gradient."""
 
 
 class SftSection(Section):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of /proc/cpuinfo (x86, x86, ARM) that mean bfloat16 products in hardware."""
+EAGER_TOKENS = 256
 ADAPTER = "default"
 """PEFT's name of the adapter that is trained."""
 
@@ -97,6 +98,8 @@ def load_policy(spec: TrainSpec, incoming: Path | None, hardware: Hardware) -> "
     if incoming is not None:
         # PEFT's default is is_trainable=False: an empty optimizer that looks healthy.
         policy = PeftModel.from_pretrained(base, str(incoming), is_trainable=True)
+        # PEFT looks up the base's vocabulary by this name when it saves, if need be in a hub.
+        policy.peft_config[ADAPTER].base_model_name_or_path = spec.base_model_path
     else:
         lora = spec.training.lora
         policy = get_peft_model(
@@ -106,6 +109,7 @@ def load_policy(spec: TrainSpec, incoming: Path | None, hardware: Hardware) -> "
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
                 target_modules=_target_modules(base, lora),
+                layers_to_transform=_layers(base, lora),
                 task_type="CAUSAL_LM",
             ),
         )
@@ -115,6 +119,14 @@ def load_policy(spec: TrainSpec, incoming: Path | None, hardware: Hardware) -> "
     return policy
 
 
+def _layers(base: "PreTrainedModel", lora: LoraSection) -> list[int] | None:
+    """Which layers get an adapter; None means all."""
+    count = int(base.config.num_hidden_layers)
+    if lora.last_layers is None or lora.last_layers >= count:
+        return None
+    return list(range(count - lora.last_layers, count))
+
+
 def _target_modules(base: "PreTrainedModel", lora: LoraSection) -> str | list[str]:
     """The layers that get an adapter: linear ones, the output head excepted.
 
@@ -122,7 +134,7 @@ def _target_modules(base: "PreTrainedModel", lora: LoraSection) -> str | list[st
     """
     import torch
 
-    if isinstance(lora.target_modules, str):
+    if isinstance(lora.target_modules, str) and lora.last_layers is None:
         return lora.target_modules
     head = base.get_output_embeddings()
     valid = {
@@ -130,6 +142,8 @@ def _target_modules(base: "PreTrainedModel", lora: LoraSection) -> str | list[st
         for name, module in base.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
+    if isinstance(lora.target_modules, str):
+        return sorted(valid)  # PEFT takes no choice of layers beside its own word for all of them
     unknown = sorted(set(lora.target_modules) - valid)
     if unknown:
         raise TrainingError(
@@ -137,6 +151,17 @@ def _target_modules(base: "PreTrainedModel", lora: LoraSection) -> str | list[st
             f"valid: all-linear, or some of {', '.join(sorted(valid))}"
         )
     return sorted(lora.target_modules)
+
+
+def choose_attention(policy: "PeftModel", hardware: Hardware, *, longest: int) -> None:
+    """Written-out attention where it is the quicker one: short sequences on a CPU.
+
+    There the fused kernel's backward alone is a quarter of all the work (docs/training.md); the
+    written-out one keeps a square of the length a head and layer, so it is for short ones only.
+    """
+    if hardware.device == "cpu":
+        name = "eager" if longest <= EAGER_TOKENS else "sdpa"
+        policy.get_base_model().set_attn_implementation(name)
 
 
 def save_policy(policy: "PeftModel", folder: Path, *, base_model: str) -> None:
