@@ -109,7 +109,7 @@ class Application:
         return Served(
             message=message,
             interaction_id=reply_headers["x-flywheel-interaction-id"],
-            adapter=reply_headers.get("x-flywheel-adapter") or "",
+            adapter=reply_headers["x-flywheel-adapter"].replace("none", ""),
             text=text,
         )
 

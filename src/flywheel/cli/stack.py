@@ -50,7 +50,6 @@ class Server:
     """What a person opens, or a client calls."""
     ready_url: str
     command: tuple[str, ...]
-    environment: dict[str, str]
     log: Path
 
 
@@ -127,7 +126,6 @@ class Stack:
                 self._url(name),
                 self._url(name) + ready[name],
                 (*command, "--port", str(getattr(self._ports, name))),
-                self.environment,
                 self._home / "logs" / f"{name}.log",
             )
             for name, command in commands.items()
@@ -163,7 +161,7 @@ class Stack:
                 with server.log.open("ab") as log:
                     process = subprocess.Popen(
                         server.command,
-                        env=server.environment,
+                        env=self.environment,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
