@@ -11,14 +11,24 @@ it from then on; whoever has it open keeps what they opened. The nightly run doe
 
 from pathlib import Path
 
+from flywheel.errors import QueryError
 from flywheel.lake.delta import Storage
 from flywheel.lake.session import VIEWS, files_sql, view_sql
 from flywheel.lake.tables import TABLES
 from flywheel.records import new_id, utcnow
 
+OBJECT_STORE = (
+    "A catalog of an object store needs DuckDB's httpfs extension and credentials on the machine "
+    "that writes or opens it; `flywheel sql` needs neither."
+)
+
 
 def write_catalog(storage: Storage, path: Path) -> Path:
-    """Writes or replaces the catalog, and returns its absolute path."""
+    """Writes or replaces the catalog, and returns its absolute path.
+
+    Raises:
+        QueryError: the lake is in an object store that DuckDB cannot read here.
+    """
     import duckdb
 
     path = path.expanduser().absolute()
@@ -26,6 +36,8 @@ def write_catalog(storage: Storage, path: Path) -> Path:
     draft = path.with_name(f".{path.name}.{new_id()}")
     try:
         with duckdb.connect(str(draft)) as connection:
+            # Nothing is downloaded behind anyone's back; what is installed is used.
+            connection.execute("SET autoinstall_known_extensions = false")
             connection.execute(
                 "CREATE TABLE catalog (name VARCHAR, version BIGINT, written_at TIMESTAMPTZ)"
             )
@@ -40,6 +52,11 @@ def write_catalog(storage: Storage, path: Path) -> Path:
             for name in VIEWS:
                 connection.execute(f"CREATE VIEW {name} AS {view_sql(name)}")
         draft.replace(path)
+    except duckdb.Error as error:
+        if storage.is_local:
+            raise
+        # What DuckDB cannot open now it could not open later either.
+        raise QueryError("catalog", f"{error}\n{OBJECT_STORE}") from error
     finally:
         draft.unlink(missing_ok=True)
     return path

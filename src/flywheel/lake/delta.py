@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from flywheel.errors import ConfigError, LakeFormatError, LakeSchemaError, LakeVersionError
+from flywheel.errors import (
+    ConfigError,
+    LakeFormatError,
+    LakeSchemaError,
+    LakeVersionError,
+    UpstreamUnavailableError,
+)
 from flywheel.lake.tables import TableSpec, arrow_schema
 from flywheel.records import SCHEMA_VERSION
 
@@ -101,6 +107,7 @@ class Storage:
             LakeSchemaError: a newer Flywheel wrote it.
             LakeFormatError: it uses a Delta feature this reader would get wrong.
             LakeVersionError: it has no such version.
+            UpstreamUnavailableError: the object store does not answer.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
@@ -111,6 +118,10 @@ class Storage:
             table = DeltaTable(self.uri(name), storage_options=self.options)
         except TableNotFoundError:
             return None
+        except OSError as error:
+            if self.is_local:
+                raise
+            raise UpstreamUnavailableError(self.root, _last_line(error)) from error
         _check(name, table)
         if version is not None and version != table.version():
             _load_version(name, table, version)
@@ -154,6 +165,11 @@ def _properties(spec: TableSpec) -> dict[str, str | None]:
     else:
         properties["delta.dataSkippingNumIndexedCols"] = "0"
     return properties
+
+
+def _last_line(error: OSError) -> str:
+    """The cause delta-rs names last, without its colours and arrows."""
+    return re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error)).splitlines()[-1].strip()
 
 
 def _load_version(name: str, table: "DeltaTable", version: int) -> None:
