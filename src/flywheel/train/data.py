@@ -34,6 +34,8 @@ class Examples(NamedTuple):
     kept: int
     dropped: int
     """Longer than `training.max_length`."""
+    longest: int
+    """Tokens of the longest kept."""
 
 
 def load_examples(
@@ -46,13 +48,16 @@ def load_examples(
     """
     rows = _read_rows(Path(spec.snapshot_path) / f"{kind}-{split}.parquet", kind)
     limit = spec.training.max_length
-    fitting = [row for row in rows if _length(row, kind, tokenizer) <= limit]
+    lengths = [_length(row, kind, tokenizer) for row in rows]
+    fitting = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+    longest = max((length for length in lengths if length <= limit), default=0)
     if rows and not fitting and split == "train":
         raise TrainingError(
             f"all {len(rows)} {kind} examples are longer than training.max_length = {limit} "
             "tokens: raise it"
         )
-    return Examples(_to_dataset(fitting, kind), len(fitting), len(rows) - len(fitting))
+    dropped = len(rows) - len(fitting)
+    return Examples(_to_dataset(fitting, kind), len(fitting), dropped, longest)
 
 
 def _read_rows(path: Path, kind: DatasetKind) -> list[JsonObject]:

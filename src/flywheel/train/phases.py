@@ -21,7 +21,13 @@ from flywheel.errors import TrainingError
 from flywheel.records import DatasetKind, JsonObject
 from flywheel.train.data import Examples, load_examples
 from flywheel.train.events import Emit, TrainProgress
-from flywheel.train.policy import ADAPTER, Hardware, completion_logits_only, world_size
+from flywheel.train.policy import (
+    ADAPTER,
+    Hardware,
+    choose_attention,
+    completion_logits_only,
+    world_size,
+)
 from flywheel.train.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -64,6 +70,8 @@ def train_phase(session: Session, kind: DatasetKind, policy: "PeftModel") -> dic
     if train.dataset is None:
         return {}
     validation = load_examples(session.spec, kind, "validation", session.tokenizer)
+    longest = max(train.longest, validation.longest)
+    choose_attention(policy, session.hardware, longest=longest)
     folder = session.spec.work_folder / kind
     checkpoint = newest_checkpoint(folder)
     started = time.monotonic()
