@@ -53,6 +53,22 @@ def test_a_batch_over_several_days_and_workloads_lands_in_its_partitions(lake: L
     assert len(list(folder.glob("*.parquet"))) == 1
 
 
+def test_an_append_opens_only_files_of_its_own_time(lake: Lake) -> None:
+    """Else every append of a day would cost more than the one before."""
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    for minute in range(4):
+        lake.append([make_interaction(started_at=noon + timedelta(minutes=minute))])
+    *earlier, last = sorted(
+        Path(lake.root).rglob("*.parquet"), key=lambda path: path.stat().st_mtime
+    )
+    for path in earlier:
+        path.write_bytes(b"not opened")
+    repeated = make_interaction(interaction_id="a", started_at=noon + timedelta(minutes=3))
+    assert lake.append([repeated]).written == 1
+    assert lake.append([repeated]).written == 0
+    assert last.stat().st_size > 100
+
+
 def test_a_judgement_repeated_on_a_later_day_is_still_the_same(lake: Lake) -> None:
     """A client may send its feedback again after midnight, under the same assessment_id."""
     first = make_assessment(assessment_id="a", interaction_id="i", value=1)

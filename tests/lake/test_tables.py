@@ -33,6 +33,7 @@ def test_keys_partitions_and_statistics_are_columns(name: str) -> None:
     used = {*spec.key, *spec.partition_by, *spec.search_by, *spec.statistics}
     assert used <= set(arrow_schema(name).names)
     assert set(spec.search_by) <= set(spec.partition_by)
+    assert spec.search_within is None or spec.search_within in spec.statistics
 
 
 @pytest.mark.parametrize("name", TABLES)

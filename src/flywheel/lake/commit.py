@@ -35,8 +35,12 @@ def without_known(
 
     key = list(spec.key)
     dataset = storage.dataset(table, spec.name, _partitions(spec, rows))
-    candidates = rows.column(key[0]).combine_chunks()
-    known = dataset.to_table(columns=key, filter=pc.field(key[0]).isin(candidates))
+    wanted = pc.field(key[0]).isin(rows.column(key[0]).combine_chunks())
+    if spec.search_within is not None:
+        first, last = pc.min_max(rows.column(spec.search_within)).values()
+        column = pc.field(spec.search_within)
+        wanted = (column >= first) & (column <= last) & wanted
+    known = dataset.to_table(columns=key, filter=wanted)
     seen = set(_tuples(known, key))
     fresh = []
     for position, identity in enumerate(_tuples(rows, key)):

@@ -75,6 +75,9 @@ class TableSpec:
     partition_by: tuple[str, ...]
     search_by: tuple[str, ...]
     """Partition columns a key determines: duplicates are looked for only there."""
+    search_within: str | None
+    """A column with statistics that a key determines too: only files whose range of it meets the
+    batch's are opened. Without one an append opens every file of the partitions searched."""
     statistics: tuple[str, ...]
     """Columns with min/max in Delta's log. Never one with content or an identity: statistics
     outlive the rows they describe, so an erased value would survive there."""
@@ -94,6 +97,7 @@ TABLES: dict[str, TableSpec] = {
             key=("interaction_id",),
             partition_by=("workload", "event_date"),
             search_by=("workload", "event_date"),
+            search_within="started_at",
             statistics=("started_at",),
         ),
         # A repeated judgement may come a day later under the same id, so the day does not narrow.
@@ -103,6 +107,7 @@ TABLES: dict[str, TableSpec] = {
             key=("assessment_id",),
             partition_by=("workload", "event_date"),
             search_by=("workload",),
+            search_within=None,
             statistics=("created_at",),
         ),
         TableSpec(
@@ -111,6 +116,7 @@ TABLES: dict[str, TableSpec] = {
             key=("snapshot_id",),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=("created_at",),
         ),
         TableSpec(
@@ -119,6 +125,7 @@ TABLES: dict[str, TableSpec] = {
             key=("snapshot_id", "kind", "interaction_id"),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=(),
         ),
         TableSpec(
@@ -127,6 +134,7 @@ TABLES: dict[str, TableSpec] = {
             key=("adapter_id",),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=("created_at",),
         ),
         TableSpec(
@@ -135,6 +143,7 @@ TABLES: dict[str, TableSpec] = {
             key=("evaluation_id", "item_id"),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=("created_at",),
         ),
         TableSpec(
@@ -143,6 +152,7 @@ TABLES: dict[str, TableSpec] = {
             key=("decision_id",),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=("created_at",),
         ),
         TableSpec(
@@ -151,6 +161,7 @@ TABLES: dict[str, TableSpec] = {
             key=("workload", "epoch"),
             partition_by=("workload",),
             search_by=("workload",),
+            search_within=None,
             statistics=("epoch", "created_at"),
         ),
         TableSpec(
@@ -159,6 +170,7 @@ TABLES: dict[str, TableSpec] = {
             key=("quarantine_id",),
             partition_by=("event_date",),
             search_by=(),
+            search_within=None,
             statistics=("created_at",),
         ),
     )
