@@ -20,13 +20,13 @@ def draw(result: DemoResult, path: Path) -> Path:
         serving.append(night.accuracy if night.promoted else serving[-1])
     axes.step(range(len(scores)), serving, where="mid", color=INK, lw=2, label="serving", zorder=1)
     for index, score in enumerate(scores):
-        night = result.nights[index - 1] if index else None
-        colour = GREY if night is None else GOOD if night.promoted else BAD
+        named = result.nights[index - 1] if index else None
+        colour = GREY if named is None else GOOD if named.promoted else BAD
         low, high = score.accuracy_ci
         axes.plot([index, index], [low, high], color=colour, lw=5, alpha=0.35, zorder=2)
         axes.plot(index, score.accuracy, "o", color=colour, ms=9, zorder=3)
-        word = "" if night is None else "promoted" if night.promoted else "refused"
-        if night is not None and night.poisoned:
+        word = "" if named is None else "promoted" if named.promoted else "refused"
+        if named is not None and named.poisoned:
             word += "\n(poisoned labels)"
         axes.annotate(
             f"{score.accuracy:.0%}\n{word}",
