@@ -64,6 +64,7 @@ def main() -> int:
     terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter("  %(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("flywheel").addHandler(terminal)
+    logging.getLogger("flywheel").setLevel(logging.INFO)
     place = Place(workload=arguments.workload, home=arguments.home)
     state = nightly(place, arguments.night, return_state=True)
     return 0 if state.is_completed() else 1
