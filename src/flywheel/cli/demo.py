@@ -1,6 +1,6 @@
 """`flywheel demo`: the whole loop on a real language model, and whether it kept its promises."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Self
@@ -206,7 +206,7 @@ def demo(
     """
     if check:
         raise typer.Exit(0 if print_promises(DemoResult.read(home / "result.json")) else 1)
-    # The examples stand above the CLI: a process of its own keeps the imports pointing down.
+    # The examples stand above the CLI, so this process becomes theirs: imports keep pointing down,
+    # and a signal meant for the demo reaches it.
     command = [sys.executable, "-m", "flywheel_examples.triage.demo"]
-    finished = subprocess.run([*command, "--home", str(home), "--seed", str(seed)], check=False)
-    raise typer.Exit(finished.returncode)
+    os.execv(sys.executable, [*command, "--home", str(home), "--seed", str(seed)])
