@@ -17,8 +17,8 @@ from openai.types.chat import ChatCompletionMessageParam
 from flywheel_examples.triage.complaints import Urgency
 from flywheel_examples.triage.messages import SYSTEM_PROMPT, PatientMessage
 
-MAX_TOKENS = 24
-"""The answer is 10 tokens; a base model that rambles is cut here."""
+MAX_TOKENS = 16
+"""The answer is at most 8 tokens and an end; a base model that rambles is cut here."""
 
 
 class Rater(Protocol):

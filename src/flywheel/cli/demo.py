@@ -116,8 +116,13 @@ class Promise(Record):
     kept: bool
 
 
-def promises(result: DemoResult) -> list[Promise]:
-    """Every promise the demo makes, checked against one result."""
+def promises(result: DemoResult, *, time_allowance: float = 1.0) -> list[Promise]:
+    """Every promise the demo makes, checked against one result.
+
+    Args:
+        result: what one demo left.
+        time_allowance: factor on the promises about time, for machines shared with others.
+    """
     honest = [night for night in result.nights if not night.poisoned]
     poisoned = [night for night in result.nights if night.poisoned]
     second = next((night for night in result.nights if night.night == 2), None)
@@ -163,22 +168,22 @@ def promises(result: DemoResult) -> list[Promise]:
             requests.captured == requests.sent,
         ),
         (
-            f"roll-back and roll-forward each under {PROMISED_SWITCH_S:.0f} s",
+            f"roll-back and roll-forward each under {PROMISED_SWITCH_S * time_allowance:g} s",
             f"{result.rollback_seconds:.2f} s, {result.roll_forward_seconds:.2f} s",
-            switch < PROMISED_SWITCH_S,
+            switch < PROMISED_SWITCH_S * time_allowance,
         ),
         (
-            f"within {PROMISED_WALL_S // 60} minutes",
+            f"within {PROMISED_WALL_S / 60 * time_allowance:g} minutes",
             f"{result.wall_seconds / 60:.1f} minutes",
-            result.wall_seconds <= PROMISED_WALL_S,
+            result.wall_seconds <= PROMISED_WALL_S * time_allowance,
         ),
     ]
     return [Promise(text=text, found=found, kept=kept) for text, found, kept in rows]
 
 
-def print_promises(result: DemoResult) -> bool:
+def print_promises(result: DemoResult, *, time_allowance: float = 1.0) -> bool:
     """Prints each promise and a verdict line; returns whether all were kept."""
-    checked = promises(result)
+    checked = promises(result, time_allowance=time_allowance)
     for promise in checked:
         mark = "[green]kept  [/]" if promise.kept else "[bold red]BROKEN[/]"
         console.print(f"  {mark} {promise.text}: {promise.found}")
@@ -197,6 +202,9 @@ def demo(
     check: Annotated[
         bool, typer.Option("--check", help="Only check <home>/result.json against the promises.")
     ] = False,
+    time_allowance: Annotated[
+        float, typer.Option(min=1, help="With --check: a factor on the promises about time.")
+    ] = 1.0,
 ) -> None:
     """Run three days and nights of the triage workload on a real model, no GPU, no key, no hub.
 
@@ -205,7 +213,8 @@ def demo(
     Example: flywheel demo --home demo
     """
     if check:
-        raise typer.Exit(0 if print_promises(DemoResult.read(home / "result.json")) else 1)
+        result = DemoResult.read(home / "result.json")
+        raise typer.Exit(0 if print_promises(result, time_allowance=time_allowance) else 1)
     # The examples stand above the CLI, so this process becomes theirs: imports keep pointing down,
     # and a signal meant for the demo reaches it.
     command = [sys.executable, "-m", "flywheel_examples.triage.demo"]
