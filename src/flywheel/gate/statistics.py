@@ -256,12 +256,14 @@ def _bootstrap(
         return means, means
     sizes = np.bincount(clusters).astype(np.float64)
     sums = np.stack([np.bincount(clusters, row) for row in columns] + [sizes], axis=1)
+    # Clusters with the same sums are exchangeable, so that how many of each kind are drawn is all
+    # that matters: of binary scores there are a handful of kinds, however many items.
+    kinds, counts = np.unique(sums, axis=0, return_counts=True)
     random = np.random.default_rng(seed)
     blocks = []
     for start in range(0, resamples, RESAMPLES_AT_ONCE):
         rows = min(RESAMPLES_AT_ONCE, resamples - start)
-        drawn = random.multinomial(count, np.full(count, 1 / count), size=rows)
-        blocks.append(drawn @ sums)
+        blocks.append(random.multinomial(count, counts / count, size=rows) @ kinds)
     totals = np.concatenate(blocks)
     means = totals[:, :-1] / totals[:, -1:]
     tail = _expanded(alpha, count)
