@@ -74,8 +74,11 @@ class Lake:
         Raises:
             BadRecordError: a record cannot be stored; nothing of the batch was.
             LakeConflictError: other writers kept winning; try again.
+            TypeError: they are of several types, or releases, which have `append_release`.
         """
         spec = table_of(records)
+        if spec.record is Release:
+            raise TypeError("a release takes its epoch by compare-and-swap: use append_release")
         rows = to_arrow(spec, records)
         for attempt in range(MAX_ATTEMPTS):
             with turn(self._storage, spec.name):
