@@ -26,7 +26,8 @@ def race(lake: Lake, folder: Path, *writers: tuple[str, int]) -> list[str]:
             stack.enter_context(_writer(action, lake.root, barrier, f"writer{index}", number))
             for index, (action, number) in enumerate(writers)
         ]
-        stack.callback(lambda: [process.kill() for process in processes])
+        for process in processes:
+            stack.callback(process.kill)
         while len(list(barrier.iterdir())) < len(writers):
             assert all(process.poll() is None for process in processes), "a writer did not start"
             time.sleep(0.01)
