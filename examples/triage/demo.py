@@ -304,7 +304,7 @@ def report(result: DemoResult, home: Path) -> None:
         answers = Table(*columns, title=f"SQL {number}: {query.question}", title_justify="left")
         for row in query.rows:
             answers.add_row(*("" if cell is None else str(cell) for cell in row.values()))
-        console.print(f"\n[dim]{query.sql}[/]", highlight=False)
+        console.print(f"\n[dim]{query.sql}[/]", highlight=False, soft_wrap=True)
         console.print(answers)
     console.print(
         f"\nresult          {home}/result.json"
@@ -313,6 +313,7 @@ def report(result: DemoResult, home: Path) -> None:
         "\nopen the UIs    make up, then MLflow at http://127.0.0.1:5000"
         " and Prefect at http://127.0.0.1:4200\n",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -18,12 +18,13 @@ from assessments where source_type = 'human' group by 1 order by 1
 """,
     ),
     (
-        "On which messages was today's model wrong about an emergency?",
+        "Which emergencies did an adapter miss, by everybody's word but the poisoned account's?",
         """
 select left(messages ->> '$[1].content', 70) as message,
-       response ->> '$.content' as served, correction ->> '$.content' as corrected
-from responses
-where correction ->> '$.content' like '%emergency%' and adapter is not null
+       response ->> '$.content' as served, source_id as corrected_by
+from interactions join assessments using (interaction_id)
+where assessments.correction ->> '$.content' like '%emergency%'
+  and adapter is not null and source_id <> 'compromised-account'
 order by started_at desc limit 5
 """,
     ),
