@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from flywheel.cli import stories
 from flywheel.cli.night import night
-from flywheel.cli.steps import Place, settle
+from flywheel.cli.steps import Place, settle, tidy_lake
 from flywheel_flows.artifacts import HELD, publish
 from flywheel_flows.capture import capture
 from flywheel_flows.dataset import dataset
@@ -28,6 +28,7 @@ from flywheel_flows.retry import retried
 from flywheel_flows.train import train
 
 tidy = retried(settle, "settle")
+compact = retried(tidy_lake, "tidy lake")
 
 
 @flow(name="nightly")
@@ -50,6 +51,7 @@ def nightly(place: Place, night_id: str | None = None) -> State[object]:
             tonight.decision_id = gate(place, tonight.adapter)
             promote(place, tonight.decision_id)
         tidy(place)
+        compact(place)
     publish(place, "nightly", stories.of_night(place, tonight.report))
     return Completed(name=tonight.report.outcome.title(), message=tonight.report.reason)
 

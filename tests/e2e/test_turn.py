@@ -33,7 +33,7 @@ labels: {{name: right, minimum_new: 12}}
 dataset: {{kinds: [sft, dpo], validation_share: 0.1}}
 training:
   lora: {{rank: 16, alpha: 32}}
-  sft: {{learning_rate: 3.0e-3, epochs: 14, batch_size: 8}}
+  sft: {{learning_rate: 3.0e-3, epochs: 40, batch_size: 8}}
   dpo: {{learning_rate: 1.0e-4, epochs: 1, batch_size: 8}}
 graders:
   correct:

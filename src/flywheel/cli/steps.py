@@ -200,6 +200,17 @@ def settle(place: Place) -> None:
     asyncio.run(_in_order(repair(fleet, on_step=log_step), retire(fleet)))
 
 
+def tidy_lake(place: Place) -> None:
+    """Joins the day's small files, drops what is past its retention, and writes lake.duckdb."""
+    from flywheel.lake import Lake
+
+    settings = Settings.load(home=place.home)
+    lake = Lake.open(settings)
+    lake.compact()
+    lake.vacuum()
+    lake.catalog(settings.root / "lake.duckdb")
+
+
 def find_candidate(fleet: "Fleet", name: str = "latest") -> "Adapter":
     """The adapter of that name, or the newest.
 
