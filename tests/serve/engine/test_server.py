@@ -49,11 +49,16 @@ async def test_a_client_that_goes_away_frees_its_slot(
     with tiny_engine(tiny_model, store) as served:
         meter = served.engine.meter
         async with ClientSession() as session:
-            asking = asyncio.create_task(
-                session.post(f"{served.url}/v1/chat/completions", json=body).__aenter__()
-            )
+
+            async def ask() -> None:
+                async with session.post(f"{served.url}/v1/chat/completions", json=body) as reply:
+                    await reply.read()
+
+            asking = asyncio.create_task(ask())
             await until(lambda: meter.completion_tokens > 3)
             asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
         await until(lambda: served.engine.scheduler.running == 0)
         assert meter.cancelled == 1
         assert meter.completion_tokens < 1900
@@ -77,6 +82,8 @@ async def test_one_choice_in_the_queue_is_dropped_when_its_client_goes_away(
         second = asked(150)
         await until(lambda: served.engine.scheduler.waiting == 1)
         second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
         await until(lambda: served.engine.scheduler.waiting == 0)
         await first
         await client.close()

@@ -1,8 +1,7 @@
-"""Many adapters over one base: each row of a batch passes through its own LoRA matrices.
+"""An adapter's matrices, read from its folder into an object that rows refer to.
 
-The base model's linear layers are wrapped once, at start. Afterwards an adapter is a plain object
-that a row refers to: loading one builds that object and touches no layer, so nothing in flight
-waits for it, and dropping the last reference frees it.
+Loading builds that object and touches no layer of the model, so nothing in flight waits for it, and
+dropping the last reference frees it. `switch.py` puts the matrices to use.
 
 Input: a folder as PEFT writes it. The arithmetic is PEFT's, `W x + (alpha / r) B A x`; the tests
 hold it to PEFT's own answers. Only plain LoRA on the base model's linear layers is served.
@@ -10,7 +9,7 @@ hold it to PEFT's own answers. Only plain LoRA on the base model's linear layers
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,12 +26,12 @@ _UNSERVED = ("alora_invocation_tokens", "layer_replication", "lora_bias", "use_q
 
 
 class Pair(NamedTuple):
-    """One layer's matrices, the scale already in B."""
+    """One layer's matrices as a row of tokens meets them, the scale already in B."""
 
     a: "torch.Tensor"
-    """(rank, inputs)."""
+    """(inputs, rank)."""
     b: "torch.Tensor"
-    """(outputs, rank)."""
+    """(rank, outputs)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,23 +39,9 @@ class LoraWeights:
     """An adapter ready to be used: the pair of each wrapped layer, None where it has none."""
 
     adapter_id: str
+    rank: int
     pairs: tuple[Pair | None, ...]
     size_bytes: int
-
-
-class Segment(NamedTuple):
-    """A run of tokens in the packed row that go through one adapter."""
-
-    first: int
-    last: int
-    weights: LoraWeights
-
-
-class LoraSwitch:
-    """Which tokens of the current forward pass go through which adapter; the layers read it."""
-
-    def __init__(self) -> None:
-        self.segments: Sequence[Segment] = ()
 
 
 class Site(NamedTuple):
@@ -66,45 +51,6 @@ class Site(NamedTuple):
     """Where its pair stands in `LoraWeights.pairs`."""
     inputs: int
     outputs: int
-
-
-def wrap_linears(
-    model: "torch.nn.Module", *, head: "torch.nn.Module", switch: LoraSwitch
-) -> dict[str, Site]:
-    """Wraps every linear layer but the output head, in place.
-
-    Returns:
-        The wrapped layers by the name an adapter's tensors use.
-    """
-    import torch
-
-    class LoraLinear(torch.nn.Module):
-        """A linear layer plus, for each segment, its adapter's update."""
-
-        def __init__(self, base: torch.nn.Linear, number: int) -> None:
-            super().__init__()
-            self.base = base
-            self.number = number
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = self.base(x)
-            for first, last, weights in switch.segments:
-                pair = weights.pairs[self.number]
-                if pair is not None:
-                    update = torch.nn.functional.linear(x[:, first:last], pair.a)
-                    result[:, first:last] += torch.nn.functional.linear(update, pair.b)
-            return result
-
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
-    sites = {}
-    for number, (name, linear) in enumerate(linears.items()):
-        model.set_submodule(name, LoraLinear(linear, number))
-        sites[name] = Site(number, linear.in_features, linear.out_features)
-    return sites
 
 
 def read_lora(
@@ -137,9 +83,13 @@ def read_lora(
         if a.shape[1] != site.inputs or b.shape[0] != site.outputs:
             found, expected = f"{a.shape[1]} to {b.shape[0]}", f"{site.inputs} to {site.outputs}"
             raise AdapterError(folder.path, f"{module} maps {found}; the base model's {expected}")
-        pairs[site.number] = Pair(a.to(like), (b.float() * scale).to(like))
+        pairs[site.number] = Pair(_column(a, like), _column(b.float() * scale, like))
     size = sum(pair.a.nbytes + pair.b.nbytes for pair in pairs if pair is not None)
-    return LoraWeights(folder.adapter_id, tuple(pairs), size)
+    return LoraWeights(folder.adapter_id, folder.rank, tuple(pairs), size)
+
+
+def _column(matrix: "torch.Tensor", like: "torch.Tensor") -> "torch.Tensor":
+    return matrix.t().to(like.device, like.dtype).contiguous()
 
 
 def _scale(path: Path, folder: AdapterFolder) -> float:

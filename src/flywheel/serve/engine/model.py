@@ -1,7 +1,7 @@
 """The base model, run on packed batches: any mix of prompts and next tokens, of any adapters.
 
 Input: a folder from the resolver. Output: logits of the tokens that were asked for. The layers are
-`transformers`' own; attention, cache and adapters are the engine's (attention.py, kv.py, lora.py).
+`transformers`' own; attention, cache and adapters are the engine's own.
 A model whose answers differ from plain `transformers` on a probe is refused at start.
 """
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from flywheel.errors import BaseModelError, MissingExtraError
 from flywheel.serve.engine.attention import IMPLEMENTATION, Decoding, Prompt, Step, register
 from flywheel.serve.engine.kv import Heads, KeyValueCache
-from flywheel.serve.engine.lora import LoraSwitch, LoraWeights, Segment, wrap_linears
+from flywheel.serve.engine.lora import LoraWeights
+from flywheel.serve.engine.switch import LoraSwitch, Segment, wrap_linears
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,7 @@ class PackedModel:
             if chunk.wants_logits:
                 last.append(end - 1)
             first = end
-        self._switch.segments = segments
+        self._switch.turn(segments, tokens=first)
         return Step(self.cache, prompts, self._decoding(single)), last
 
     def _decoding(self, single: Sequence[tuple[int, Chunk]]) -> Decoding | None:
