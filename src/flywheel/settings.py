@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     """Every replica of the model server (JSON list). An adapter is loaded on each."""
     gateway_url: str = "http://127.0.0.1:8080"
     gateway_admin_url: str = "http://127.0.0.1:8081"
+    prefect_api_url: str = ""
+    """Where `flywheel run nightly` shows, unless PREFECT_API_URL says. Empty, or not answering: a
+    temporary server that keeps its database in <home>/prefect."""
     admin_token: SecretStr = SecretStr("")
     """Bearer token of the gateway's admin port. Empty: the one in <home>/admin-token."""
     subject_key_secret: SecretStr = SecretStr("")

@@ -23,6 +23,7 @@ from flywheel.cli.common import (
     print_json,
 )
 from flywheel.cli.night import NightReport, report_path
+from flywheel.cli.stack import answers
 from flywheel.errors import MissingExtraError
 from flywheel.records import new_id
 from flywheel.settings import Settings
@@ -105,7 +106,8 @@ def run_module(module: str, settings: Settings, *arguments: str, quiet_stdout: b
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a flow's process: nothing outside the home, nothing told to anybody.
 
-    What is set already stays, so that a Prefect of your own is used as you configured it.
+    What is set already stays, so that a Prefect of your own is used as you configured it. A server
+    that `flywheel up` started is used while it answers.
     """
     home: Path = settings.root / "prefect"
     defaults = {
@@ -118,4 +120,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+    if settings.prefect_api_url and answers(f"{settings.prefect_api_url}/health"):
+        defaults["PREFECT_API_URL"] = settings.prefect_api_url
     return {**defaults, **os.environ}

@@ -80,6 +80,7 @@ class Stack:
                 "gateway_url": self._url("gateway"),
                 "gateway_admin_url": self._url("admin"),
                 "mlflow_tracking_uri": self._url("mlflow"),
+                "prefect_api_url": f"{self._url('prefect')}/api",
             }
         )
         self.environment = os.environ | {
@@ -90,7 +91,7 @@ class Stack:
             "FLYWHEEL_GATEWAY_ADMIN_URL": self.settings.gateway_admin_url,
             "FLYWHEEL_MLFLOW_TRACKING_URI": self.settings.tracking_uri,
             "PREFECT_HOME": str(self._home / "prefect"),
-            "PREFECT_API_URL": f"{self._url('prefect')}/api",
+            "PREFECT_API_URL": self.settings.prefect_api_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
@@ -221,7 +222,13 @@ class Stack:
     def _write_deployment(self) -> None:
         facts = self.settings.model_dump(
             mode="json",
-            include={"engine_urls", "gateway_url", "gateway_admin_url", "mlflow_tracking_uri"},
+            include={
+                "engine_urls",
+                "gateway_url",
+                "gateway_admin_url",
+                "mlflow_tracking_uri",
+                "prefect_api_url",
+            },
         )
         path = self.settings.deployment_file
         temporary = path.with_suffix(".tmp")
