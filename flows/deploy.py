@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -73,10 +74,12 @@ def rendered(place: Place) -> Plan:
 
 def create_missing_pools(names: set[str]) -> None:
     """Makes process work pools that are not there; those that are stay as they are."""
-    with get_client(sync_client=True) as client:
-        known = {pool.name for pool in client.read_work_pools()}
-    for name in sorted(names - known):
-        subprocess.run([*PREFECT, "work-pool", "create", name, "--type", "process"], check=True)
+    for name in sorted(names):
+        try:
+            with get_client(sync_client=True) as client:
+                client.read_work_pool(name)
+        except ObjectNotFound:
+            subprocess.run([*PREFECT, "work-pool", "create", name, "--type", "process"], check=True)
 
 
 def main() -> int:

@@ -71,6 +71,7 @@ class Replica(LoopbackServer):
         self.answer: Callable[[str, list[dict[str, str]]], str] = lambda model, messages: "fine"
         self.answers_as: str | None = None
         self.unload_hangs = False
+        self.questions = 0
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -110,6 +111,7 @@ class Replica(LoopbackServer):
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
+        self.questions += 1
         model = body["model"]
         if model != self.base_model and model not in self.adapters:
             return _refuse(404, f"The model `{model}` does not exist.", "NotFoundError")
