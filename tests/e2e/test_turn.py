@@ -24,7 +24,7 @@ from flywheel.records import Decision
 from flywheel.settings import Settings
 from flywheel.workload import Workload
 
-ANSWERS = {"red": "stop", "green": "go"}
+ANSWERS = {"red": "stop", "tan": "go"}
 WORKLOAD = """
 name: crossing
 alias: crossing
@@ -33,7 +33,7 @@ labels: {{name: right, minimum_new: 12}}
 dataset: {{kinds: [sft, dpo], validation_share: 0.1}}
 training:
   lora: {{rank: 16, alpha: 32}}
-  sft: {{learning_rate: 3.0e-3, epochs: 40, batch_size: 8}}
+  sft: {{learning_rate: 1.0e-2, epochs: 20, batch_size: 8}}
   dpo: {{learning_rate: 1.0e-4, epochs: 1, batch_size: 8}}
 graders:
   correct:
@@ -50,8 +50,8 @@ gate:
 
 
 def question(number: int) -> tuple[str, str]:
-    colour = "red" if number % 2 else "green"
-    return f"crossing {number} shows {colour}", ANSWERS[colour]
+    colour = "red" if number % 2 else "tan"
+    return f"{colour} light at {number}", ANSWERS[colour]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_a_day_of_corrections_becomes_a_better_model_by_the_next_morning(
     stack: Stack, workload: Path
 ) -> None:
     task = Workload.load(workload)
-    for number in range(40):
+    for number in range(1000, 1040):
         text, answer = question(number)
         _, adapter, interaction_id = ask(stack, text, stream=number % 2 == 0)
         assert adapter == "none"
@@ -146,7 +146,7 @@ def test_a_day_of_corrections_becomes_a_better_model_by_the_next_morning(
     assert decision.comparisons[0].champion.mean < 0.1
     assert decision.comparisons[0].candidate.mean >= 0.8
 
-    answer, adapter, _ = ask(stack, "crossing 6001 shows red")
+    answer, adapter, _ = ask(stack, "red light at 6001")
     assert (answer, adapter) == ("stop", report["adapter"])
 
     again = json.loads(flywheel(stack, "run", "nightly", "-w", str(workload), "--json"))
