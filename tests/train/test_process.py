@@ -1,5 +1,10 @@
 import os
+import shlex
+import shutil
 import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,8 +84,6 @@ def check_tracked(spec: TrainSpec, adapter: Adapter) -> None:
 
 def test_a_finished_run_is_read_and_a_damaged_one_is_not(golden: Trained, tmp_path: Path) -> None:
     """What `train` finds of an earlier run; nothing is started here."""
-    import shutil
-
     spec = golden.spec.model_copy(update={"output_root": str(tmp_path)})
     shutil.copytree(golden.spec.adapter_folder, spec.adapter_folder)
     record = {
@@ -122,12 +125,33 @@ def test_a_worker_that_crashes_shows_the_end_of_its_log(spec: TrainSpec, trackin
         train(newer)
 
 
+def test_a_worker_ends_soon_after_whoever_started_it(spec: TrainSpec) -> None:
+    """A night that is killed must not leave a worker in the folder its successor resumes in."""
+    from flywheel.train.launch import launch_command
+
+    path = spec.folder / "spec.json"
+    path.write_text(spec.model_dump_json(), encoding="utf-8")
+    command = shlex.join(launch_command(path, spec.training, gpus=0))
+    shell = subprocess.Popen(["sh", "-c", f"{command} > /dev/null & wait"])
+    try:
+        wait_until(lambda: len(workers_of(spec)) == 1)
+    finally:
+        shell.kill()
+        shell.wait()
+    wait_until(lambda: workers_of(spec) == [])
+
+
+def wait_until(is_so: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_several_processes_train_together(golden: Trained, tmp_path: Path) -> None:
     """The path of several GPUs, on the CPU: accelerate launches two, gloo averages gradients."""
-    import subprocess
-
     from flywheel.adapters import inspect_adapter
     from flywheel.train.launch import launch_command
 

@@ -10,6 +10,7 @@ from flywheel.records import DatasetKind, Finite, Record
 EXIT_FAILED = 1
 EXIT_LOCKED = 75
 """EX_TEMPFAIL of sysexits.h: another worker holds the folder."""
+EXIT_ORPHANED = 76
 
 
 class TrainProgress(Record):

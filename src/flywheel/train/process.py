@@ -30,7 +30,7 @@ from flywheel.errors import (
 from flywheel.records import Adapter, utcnow
 from flywheel.tracking import TrackedRun, Tracker
 from flywheel.train.events import EXIT_LOCKED, TrainProgress, read_event
-from flywheel.train.launch import count_gpus, launch_command
+from flywheel.train.launch import count_gpus, launch_command, worker_environment
 from flywheel.train.spec import TrainResult, TrainSpec, spec_params
 
 MANIFEST_FILE = "manifest.json"
@@ -125,9 +125,11 @@ def _worker(spec: TrainSpec, *, is_needed: bool) -> Iterator[subprocess.Popen[st
     if not is_needed:
         yield None
         return
+    gpus = count_gpus()
     with (spec.folder / LOG_FILE).open("ab") as log:
         process = subprocess.Popen(
-            launch_command(spec.folder / SPEC_FILE, spec.training, gpus=count_gpus()),
+            launch_command(spec.folder / SPEC_FILE, spec.training, gpus=gpus),
+            env=worker_environment(gpus=gpus),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

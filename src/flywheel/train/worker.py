@@ -14,13 +14,21 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flywheel.errors import FlywheelError, TrainingError
-from flywheel.train.events import EXIT_FAILED, EXIT_LOCKED, Emit, TrainEvent, TrainFailure
+from flywheel.train.events import (
+    EXIT_FAILED,
+    EXIT_LOCKED,
+    EXIT_ORPHANED,
+    Emit,
+    TrainEvent,
+    TrainFailure,
+)
 from flywheel.train.guards import check_parent, check_trained, delta_norm
 from flywheel.train.phases import Session, train_phase
 from flywheel.train.policy import find_hardware, load_policy, load_tokenizer, save_policy
@@ -38,7 +46,8 @@ ENVIRONMENT = {
 }
 """Set before a Hugging Face library is imported: no hub, no telemetry, no bars."""
 LOCK_WAIT_S = 20.0
-"""A worker whose parent was killed ends at its next step; its successor waits for that."""
+"""A worker whose parent was killed ends soon after; its successor waits for that."""
+PARENT_CHECK_S = 1.0
 
 
 def run(spec: TrainSpec, emit: Emit) -> TrainResult:
@@ -123,6 +132,7 @@ def main(spec_path: Path) -> int:
         The exit code: 0, EXIT_FAILED after a failure it has told, EXIT_LOCKED.
     """
     os.environ.update(ENVIRONMENT)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     spec = TrainSpec.model_validate_json(spec_path.read_bytes())
     emit = _claim_stdout(spec)
     try:
@@ -139,11 +149,15 @@ def main(spec_path: Path) -> int:
     return 0
 
 
-def _claim_stdout(spec: TrainSpec) -> Emit:
-    """Keeps standard output for events, and sends whatever else is printed to `worker.log`.
+def _end_with_parent(parent: int) -> None:
+    """Ends an orphan: whoever started it may be retrying already, and checkpoints are on disk."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(EXIT_ORPHANED)
 
-    Writing to a parent that is gone raises: an orphan ends at its next step.
-    """
+
+def _claim_stdout(spec: TrainSpec) -> Emit:
+    """Keeps standard output for events, and sends whatever else is printed to `worker.log`."""
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     log = os.open(spec.folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
