@@ -112,7 +112,7 @@ class Engine:
         default = _CUDA_STEP_TOKENS if self.model.device.type == "cuda" else _CPU_STEP_TOKENS
         self.scheduler = Scheduler(
             self.model,
-            decode=self.tokenizer.decode,
+            self.tokenizer,
             limits=Limits(options.max_batch, options.max_queue, options.step_tokens or default),
             meter=self.meter,
         )

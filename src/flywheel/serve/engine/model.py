@@ -171,7 +171,7 @@ class PackedModel:
 
         tokens = [token % self.vocabulary for token in _PROBE]
         with torch.inference_mode():
-            self._model.set_attn_implementation("sdpa")
+            self._model.set_attn_implementation("eager")
             plain = self._model(input_ids=self._tensor(tokens)[None], use_cache=False).logits[0]
             self._model.set_attn_implementation(IMPLEMENTATION)
         prompt = self.forward([Chunk(0, 0, tokens[:-1], None, wants_logits=True)])

@@ -20,7 +20,7 @@ from flywheel.serve.engine.meter import Meter
 from flywheel.serve.engine.model import Chunk, PackedModel
 from flywheel.serve.engine.rows import Row
 from flywheel.serve.engine.sampling import choose
-from flywheel.serve.engine.text import Decode
+from flywheel.serve.engine.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,11 @@ class _Prefix(NamedTuple):
 class Scheduler:
     """The thread that owns the model."""
 
-    def __init__(self, model: PackedModel, *, decode: Decode, limits: Limits, meter: Meter) -> None:
-        self._model, self._decode, self._limits, self._meter = model, decode, limits, meter
+    def __init__(
+        self, model: PackedModel, tokenizer: Tokenizer, *, limits: Limits, meter: Meter
+    ) -> None:
+        self._model, self._limits, self._meter = model, limits, meter
+        self._decode, self._eos = tokenizer.decode, model.eos | tokenizer.eos
         self._slots = [_Slot(number) for number in range(limits.slots)]
         self._waiting: deque[Row] = deque()
         self._wake = threading.Condition()
@@ -170,7 +173,7 @@ class Scheduler:
         ready = [row for row, _ in rows if row.pending == 0]
         chosen = choose(logits, [row.draw for row in ready]) if ready else []
         for row, token in zip(ready, chosen, strict=True):
-            row.accept(token, eos=self._model.eos, decode=self._decode)
+            row.accept(token, eos=self._eos, decode=self._decode)
             self._meter.completion_tokens += 1
             if row.finish_reason is not None:
                 self._release(self._slots[row.slot])

@@ -26,6 +26,9 @@ class Tokenizer:
                 str(path), ["tokenizer: only fast ones (tokenizer.json) are served"]
             )
         self._tokenizer: PreTrainedTokenizerFast = loaded
+        eos = loaded.eos_token_id
+        self.eos = frozenset[int]() if eos is None else frozenset({int(eos)})
+        """What ends a turn in the chat template; generation_config.json does not always name it."""
         self._bytes = _byte_alphabet() if _is_byte_level(loaded) else None
 
     def render(self, messages: Sequence[JsonObject]) -> list[int]:
