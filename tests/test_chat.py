@@ -13,7 +13,7 @@ from flywheel.errors import BadRequestError, UnknownModelError, UpstreamUnavaila
 from flywheel.records import JsonObject, Message
 
 ASKED = [Message(role="system", content="Triage."), Message(role="user", content="My knee hurts.")]
-GOOD: JsonObject = {
+GOOD: dict[str, object] = {
     "id": "chat-1",
     "object": "chat.completion",
     "created": 0,
@@ -205,7 +205,7 @@ async def test_an_answer_without_text_is_empty_and_usage_may_be_missing(
     server: Scripted, chat: OpenAIChatModel
 ) -> None:
     """A model that only calls tools, or says nothing: content is null, and that is an answer."""
-    choice: JsonObject = {
+    choice = {
         "index": 0,
         "message": {"role": "assistant", "content": None},
         "finish_reason": "stop",
