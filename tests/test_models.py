@@ -233,3 +233,12 @@ def _places(tried: Sequence[str]) -> list[str]:
         )
         for one in tried
     ]
+
+
+def test_the_command_prepares_a_model_and_ends(tiny_model: Path) -> None:
+    from typer.testing import CliRunner
+
+    from flywheel.cli import app
+
+    done = CliRunner().invoke(app, ["engine", "--prepare", "--model", str(tiny_model)])
+    assert done.exit_code == 0 and str(tiny_model) in done.output.replace("\n", "")

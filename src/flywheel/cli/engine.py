@@ -65,6 +65,9 @@ def engine(
         int | None, typer.Option(min=16, help="Longest prompt and answer. Default: the model's.")
     ] = None,
     max_adapters: Annotated[int, typer.Option(min=1, help="Adapters in memory at once.")] = 16,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only find or convert the base model, then end.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a base model and its adapters: OpenAI's API and vLLM's adapter endpoints.
@@ -75,10 +78,18 @@ def engine(
     Example: flywheel engine --model HuggingFaceTB/SmolLM2-135M-Instruct --port 8100
     """
     _check_extras()
+    from flywheel.models import resolve_base_model
     from flywheel.serve.engine import EngineOptions, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.load(home=home)
+
+    def say(sentence: str) -> None:
+        messages.print(f"[dim]{sentence}[/]", highlight=False)
+
+    if prepare:
+        console.print(str(resolve_base_model(model, cache=settings.models_dir, progress=say)))
+        return
     adapters = (adapter_dir or settings.adapter_dir).expanduser().absolute()
     try:
         adapters.mkdir(parents=True, exist_ok=True)
@@ -97,9 +108,6 @@ def engine(
         max_length=max_length,
         max_adapters=max_adapters,
     )
-
-    def say(sentence: str) -> None:
-        messages.print(f"[dim]{sentence}[/]", highlight=False)
 
     def ready(url: str, served: "Engine") -> None:
         facts = {
