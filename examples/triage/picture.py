@@ -4,7 +4,9 @@ from pathlib import Path
 
 from flywheel.cli.demo import CHANCE, DemoResult
 
-INK, GREY, GOOD, BAD = "#1b2a41", "#8a94a6", "#1f7a5c", "#b3392f"
+INK, GREY, GOOD, OPEN, BAD = "#1b2a41", "#8a94a6", "#1f7a5c", "#a86a12", "#b3392f"
+OUTCOMES = {"PASS": ("promoted", GOOD), "INCONCLUSIVE": ("not proven, held", OPEN)}
+REFUSED = ("refused", BAD)
 
 
 def draw(result: DemoResult, path: Path) -> Path:
@@ -21,18 +23,17 @@ def draw(result: DemoResult, path: Path) -> Path:
     axes.step(range(len(scores)), serving, where="mid", color=INK, lw=2, label="serving", zorder=1)
     for index, score in enumerate(scores):
         named = result.nights[index - 1] if index else None
-        colour = GREY if named is None else GOOD if named.promoted else BAD
+        word, colour = ("", GREY) if named is None else OUTCOMES.get(named.decision, REFUSED)
         low, high = score.accuracy_ci
         axes.plot([index, index], [low, high], color=colour, lw=5, alpha=0.35, zorder=2)
         axes.plot(index, score.accuracy, "o", color=colour, ms=9, zorder=3)
-        word = "" if named is None else "promoted" if named.promoted else "refused"
         if named is not None and named.poisoned:
             word += "\n(poisoned labels)"
         axes.annotate(
             f"{score.accuracy:.0%}\n{word}",
             (index, score.accuracy),
             textcoords="offset points",
-            xytext=(12, -30),
+            xytext=(12, -30 if index else 2),
             color=colour,
             fontsize=9,
         )
