@@ -54,7 +54,7 @@ check: setup ## ruff, ruff format, mypy, import-linter, schemas fresh
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 12
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/flywheel schemas --check
 
 up: setup ## engine, gateway, MLflow and Prefect for the demo's home, until Ctrl-C
