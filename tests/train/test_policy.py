@@ -109,3 +109,20 @@ def test_attention_is_written_out_for_short_sequences_on_a_cpu(spec: TrainSpec) 
         assert policy.config._attn_implementation == name
     choose_attention(policy, Hardware("cuda", is_bf16=True), longest=1)
     assert policy.config._attn_implementation == "sdpa"
+
+
+def test_only_the_last_layers_learn_where_the_recipe_says_so(
+    tmp_path: Path, spec: TrainSpec
+) -> None:
+    """The tiny model has two layers; three asked for are all there are."""
+    found = {}
+    for count in (1, 2, 3):
+        lora = LoraSection(rank=8, last_layers=count)
+        other = spec.model_copy(update={"training": TrainingSection(lora=lora)})
+        policy = load_policy(other, None, CPU)
+        trained = [name for name, weight in policy.named_parameters() if weight.requires_grad]
+        found[count] = {name.split(".layers.")[1].split(".")[0] for name in trained}
+        assert not any("lm_head" in name for name in trained)
+        save_policy(policy, tmp_path / str(count), base_model=BASE)
+        assert inspect_adapter(tmp_path / str(count)).rank == 8
+    assert found == {1: {"1"}, 2: {"0", "1"}, 3: {"0", "1"}}
