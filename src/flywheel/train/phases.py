@@ -57,12 +57,6 @@ class Checkpoint(NamedTuple):
     """The weights to keep: the best epoch's under early stopping, else its own."""
 
 
-def import_trainers() -> None:
-    """Imports the libraries of both phases."""
-    import peft  # noqa: F401 - its import is what is wanted
-    from trl import DPOTrainer, SFTTrainer  # noqa: F401 - lazily imported by name
-
-
 def train_phase(session: Session, kind: DatasetKind, policy: "PeftModel") -> dict[str, float]:
     """Trains one phase, from its newest complete checkpoint if there is one.
 

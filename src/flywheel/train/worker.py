@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flywheel.errors import FlywheelError, TrainingError
-from flywheel.train.cpu import OthersLoad, share_cores
 from flywheel.train.events import (
     EXIT_FAILED,
     EXIT_LOCKED,
@@ -31,14 +30,8 @@ from flywheel.train.events import (
     TrainFailure,
 )
 from flywheel.train.guards import check_parent, check_trained, delta_norm
-from flywheel.train.phases import Session, import_trainers, train_phase
-from flywheel.train.policy import (
-    find_hardware,
-    load_policy,
-    load_tokenizer,
-    save_policy,
-    world_size,
-)
+from flywheel.train.phases import Session, train_phase
+from flywheel.train.policy import find_hardware, load_policy, load_tokenizer, save_policy
 from flywheel.train.spec import PHASES, TrainResult, TrainSpec
 
 ENVIRONMENT = {
@@ -117,13 +110,7 @@ def train_phases(spec: TrainSpec, emit: Emit) -> Path:
 
 
 def _open_session(spec: TrainSpec, emit: Emit) -> Session:
-    """Loads what both phases need. It takes seconds: enough to see how busy others are."""
-    load = OthersLoad()
-    tokenizer, hardware = load_tokenizer(spec), find_hardware()
-    import_trainers()
-    if hardware.device == "cpu" and world_size() == 1:
-        share_cores(spec.folder / "threads", load)
-    return Session(spec, tokenizer, hardware, emit)
+    return Session(spec, load_tokenizer(spec), find_hardware(), emit)
 
 
 def _phase_metrics(spec: TrainSpec) -> dict[str, float]:
