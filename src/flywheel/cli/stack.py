@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from flywheel.cli.tether import start_tethered
 from flywheel.errors import ConfigError, UpstreamUnavailableError
 from flywheel.settings import Settings
 from flywheel.workload import Workload
@@ -57,7 +58,8 @@ class Stack:
     """Starts the servers together, waits until all answer, ends them together.
 
     Use it as a context manager. Each server runs in a process group of its own, so that a Ctrl-C in
-    the terminal reaches only this process, which then ends them in order: the gateway first.
+    the terminal reaches only this process, which then ends them in order: the gateway first. When
+    this process is killed, they end by themselves.
     """
 
     def __init__(
@@ -159,15 +161,7 @@ class Stack:
         started = time.monotonic()
         try:
             for server in self.servers:
-                with server.log.open("ab") as log:
-                    process = subprocess.Popen(
-                        server.command,
-                        env=self.environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
+                process = start_tethered(server.command, env=self.environment, log=server.log)
                 self._running.append((server, process))
             self._wait(started, on_ready)
         except BaseException:
@@ -205,11 +199,11 @@ class Stack:
                 os.killpg(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + SHUTDOWN_S
         for _, process in self._running:
-            try:
-                process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with process:
+                try:
+                    process.wait(timeout=max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
         self._running.clear()
 
     def _make_admin_token(self) -> None:
