@@ -12,8 +12,6 @@ from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PrivateAttr,
@@ -25,19 +23,11 @@ from pydantic_core import ErrorDetails
 
 from flywheel.errors import ConfigError
 from flywheel.records import DatasetKind, JsonObject
+from flywheel.routes import GatewaySection
+from flywheel.section import Fraction, Positive, Section
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Ranks vLLM accepts as max_lora_rank; anything else could be trained but not served."""
-
-
-class Section(BaseModel):
-    """A part of flywheel.yaml: frozen, and unknown keys are mistakes."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
-    )
 
 
 class CaptureSection(Section):
@@ -201,6 +191,7 @@ class Workload(Section):
     """OpenAI grader JSON by name; extensions have a type that starts with `x-`."""
     gate: GateSection
     promotion: PromotionSection = PromotionSection()
+    gateway: GatewaySection = GatewaySection()
     schedule: ScheduleSection = ScheduleSection()
     _folder: Path = PrivateAttr(default=Path())
 
@@ -267,6 +258,7 @@ def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
     paths += [
         ("labels", "graders", i) for i in range(len(labels) if isinstance(labels, list) else 0)
     ]
+    paths += _route_graders(data)
     problems = []
     for path in paths:
         name = _at(data, *path)
@@ -276,6 +268,17 @@ def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
             where = ".".join(str(part) for part in path)
             problems.append(f"{line}{where}: no grader {name!r}; graders has: {valid}")
     return problems
+
+
+def _route_graders(data: JsonValue) -> list[tuple[int | str, ...]]:
+    routes = _at(data, "gateway", "routes")
+    return [
+        ("gateway", "routes", alias, part, "graders", i)
+        for alias in (routes if isinstance(routes, dict) else ())
+        for part in ("cascade", "repair")
+        if isinstance(named := _at(data, "gateway", "routes", alias, part, "graders"), list)
+        for i in range(len(named))
+    ]
 
 
 def _at(data: JsonValue, *path: int | str) -> JsonValue:

@@ -157,12 +157,13 @@ def test_a_model_server_that_is_too_slow_is_504_and_captured(
     tmp_path: Path, upstream: ScriptedServer
 ) -> None:
     upstream.script = hanging()
-    with RunningGateway(tmp_path, [upstream.url], read_timeout_s=0.2) as gateway:
+    impatient = workload(gateway={"providers": {"engine": {"first_byte_timeout_s": 0.2}}})
+    with RunningGateway(tmp_path, [upstream.url], workloads=[impatient]) as gateway:
         with pytest.raises(openai.InternalServerError) as caught:
             gateway.openai.chat.completions.create(model="triage", messages=HELLO)
         [row] = gateway.interactions()
     assert caught.value.status_code == 504
-    assert (row.status, row.error_type) == ("error", "upstream_unavailable")
+    assert (row.status, row.error_type) == ("error", "upstream_timeout")
 
 
 def test_everything_answered_before_a_drain_is_in_it(

@@ -239,5 +239,5 @@ def test_models_lists_the_aliases(tmp_path: Path, upstream: ScriptedServer) -> N
 
 
 def test_another_path_is_404_in_the_same_shape(gateway: RunningGateway) -> None:
-    with pytest.raises(NotFoundError, match="POST /v1/embeddings is not served"):
-        gateway.openai.embeddings.create(model="triage", input="x")
+    with pytest.raises(NotFoundError, match="POST /v1/moderations is not served"):
+        gateway.openai.moderations.create(model="triage", input="x")

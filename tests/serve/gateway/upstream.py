@@ -23,7 +23,7 @@ class Seen:
 
 
 class ScriptedServer(LoopbackServer):
-    """POST /v1/chat/completions answers by `script`."""
+    """POST /v1/… answers by `script`."""
 
     def __init__(self, script: Script | None = None) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class ScriptedServer(LoopbackServer):
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=100 << 20)
-        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/{path:.+}", self._answer)
         return app
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(headers, raw, json.loads(raw)))

@@ -9,17 +9,19 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import web
 from pydantic import Field, SecretStr
 
-from flywheel.errors import ConfigError
-from flywheel.records import Record
+from flywheel.errors import ConfigError, UnknownModelError
+from flywheel.records import JsonObject, Record
 from flywheel.serve.gateway.admin import AdminEndpoints, require_token
-from flywheel.serve.gateway.chat import PATH, ChatEndpoint
+from flywheel.serve.gateway.dispatch import Dispatcher
+from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
 from flywheel.serve.gateway.feedback import FeedbackEndpoint
 from flywheel.serve.gateway.metrics import Metrics
+from flywheel.serve.gateway.providers import build_providers
 from flywheel.serve.gateway.recorder import CaptureSink, Recorder
 from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
 from flywheel.serve.gateway.replies import bad_request, json_reply
-from flywheel.serve.gateway.routing import RouteTable
-from flywheel.serve.gateway.upstream import Upstream
+from flywheel.serve.gateway.routing import Route, RouteTable
+from flywheel.serve.gateway.surface import SURFACES
 from flywheel.workload import Workload
 
 
@@ -30,9 +32,6 @@ class GatewayConfig(Record):
     """Replicas of the model server, without `/v1`."""
     max_body_bytes: int = 32 << 20
     """A larger request is refused with 413."""
-    connect_timeout_s: float = 5.0
-    read_timeout_s: float = 600.0
-    """Longest silence of a model server."""
     poll_interval_s: float = 5.0
     """How often the release ledger is read."""
     shutdown_timeout_s: float = 15.0
@@ -61,12 +60,7 @@ class Gateway:
         self.watcher = ReleaseWatcher(
             releases, self.routes, self.metrics, interval_s=config.poll_interval_s
         )
-        self.upstream = Upstream(
-            config.engine_urls,
-            self.metrics,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
+        self.providers = build_providers(workloads, config.engine_urls)
         self.is_stopping = False
 
     @property
@@ -75,14 +69,14 @@ class Gateway:
         return self.watcher.loaded.is_set() and self.sink.is_writable and not self.is_stopping
 
     async def start(self) -> None:
-        """Opens the upstream pool and begins to follow the releases."""
-        await self.upstream.start()
+        """Opens the connection pool and begins to follow the releases."""
+        await self.providers.start()
         self.watcher.start()
 
     async def close(self) -> None:
         """Ends both. The sink is its owner's to close."""
         await self.watcher.stop()
-        await self.upstream.close()
+        await self.providers.close()
 
 
 def create_app(gateway: Gateway) -> web.Application:
@@ -90,18 +84,20 @@ def create_app(gateway: Gateway) -> web.Application:
     secret = gateway.config.subject_secret.get_secret_value().encode()
     app = web.Application(client_max_size=gateway.config.max_body_bytes)
     recorder = Recorder(gateway.sink, gateway.metrics)
-    chat = ChatEndpoint(
+    parts = Parts(
         gateway.routes,
-        gateway.upstream,
+        Dispatcher(gateway.providers, gateway.metrics),
         recorder,
         is_loaded=gateway.watcher.loaded.is_set,
         subject_secret=secret,
     )
     feedback = FeedbackEndpoint(gateway.routes, recorder, subject_secret=secret)
     looks = _Looks(gateway)
-    app.router.add_post(f"/{PATH}", chat.__call__)
+    for surface in SURFACES:
+        app.router.add_post(f"/v1/{surface.path}", ModelEndpoint(parts, surface).__call__)
     app.router.add_post("/v1/feedback", feedback.__call__)
     app.router.add_get("/v1/models", looks.models)
+    app.router.add_get("/v1/models/{name:.+}", looks.model)
     app.router.add_get("/healthz", looks.healthz)
     app.router.add_get("/readyz", looks.readyz)
     app.router.add_get("/metrics", looks.metrics)
@@ -144,22 +140,15 @@ class _Looks:
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models: the aliases."""
-        return json_reply(
-            {
-                "object": "list",
-                "data": [
-                    {
-                        "id": route.alias,
-                        "object": "model",
-                        "created": int(route.release.created_at.timestamp())
-                        if route.release
-                        else 0,
-                        "owned_by": "flywheel",
-                    }
-                    for route in self._gateway.routes.all()
-                ],
-            }
-        )
+        routes = self._gateway.routes.all()
+        return json_reply({"object": "list", "data": [_as_model(route) for route in routes]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """GET /v1/models/{name}: one of them, 404 where there is none."""
+        try:
+            return json_reply(_as_model(self._gateway.routes.find(request.match_info["name"])))
+        except UnknownModelError as error:
+            return bad_request(str(error), status=404, param=error.param, code=error.code)
 
     async def healthz(self, request: web.Request) -> web.Response:
         """GET /healthz: the process answers."""
@@ -189,10 +178,16 @@ class _Looks:
         )
 
 
+def _as_model(route: Route) -> JsonObject:
+    created = int(route.release.created_at.timestamp()) if route.release else 0
+    return {"id": route.alias, "object": "model", "created": created, "owned_by": "flywheel"}
+
+
 async def _nothing_here(request: web.Request) -> web.Response:
+    paths = ", ".join(f"/v1/{surface.path}" for surface in SURFACES)
     return bad_request(
-        f"{request.method} {request.path} is not served; served: POST /{PATH}, GET /v1/models, "
-        "POST /v1/feedback, GET /healthz, /readyz, /metrics",
+        f"{request.method} {request.path} is not served; served: POST {paths}, /v1/feedback, "
+        "GET /v1/models, /healthz, /readyz, /metrics",
         status=404,
         code="not_found",
     )

@@ -5,23 +5,22 @@ Input: a parsed request and its route. Output: the Exchange of the call, however
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic_core import to_json
 
 from flywheel.records import Exchange, JsonObject, Status, new_id, utcnow
+from flywheel.serve.gateway.dispatch import Attempt
 from flywheel.serve.gateway.identity import (
     read_conversation,
     read_subject,
     read_trace,
     without_identity,
 )
-from flywheel.serve.gateway.routing import Route
-
-_DONE = b"\ndata: [DONE]"
-"""Only a line of its own ends a stream: within a chunk's JSON a line break is escaped."""
+from flywheel.serve.gateway.routing import Route, Target
+from flywheel.serve.gateway.surface import Surface
 
 
 class Arrival:
@@ -63,20 +62,33 @@ class Call:
     Args:
         arrival: when it came.
         route: fixed here, so that a flip meanwhile changes nothing for it.
+        surface: which of OpenAI's endpoints was called.
         inbound: what it asks.
         subject_secret: key of the HMAC of a person's identifier; empty stores none.
     """
 
     def __init__(
-        self, arrival: Arrival, route: Route, inbound: Inbound, *, subject_secret: bytes
+        self,
+        arrival: Arrival,
+        route: Route,
+        surface: Surface,
+        inbound: Inbound,
+        *,
+        subject_secret: bytes,
     ) -> None:
-        self.arrival, self.route = arrival, route
+        self.arrival, self.route, self.surface = arrival, route, surface
         self.trace = read_trace(inbound.headers.get("traceparent"))
         self.conversation_id = read_conversation(inbound.headers, inbound.body)
         self._subject_key = read_subject(inbound.headers, inbound.body, subject_secret)
         self._request = without_identity(inbound.raw, inbound.body)
+        self.plan = route.plan(self.conversation_id or arrival.interaction_id)
+        self.target = self.plan[0]
+        """Who answers; the first of the plan until somebody does."""
+        self.attempts: Sequence[Attempt] = ()
+        """Those asked in vain."""
+        self.tags: JsonObject = {}
         self._chunks: list[bytes] = []
-        self._tail = b"\n"
+        self._end = surface.end_of_stream()
         self.first_byte_ms: float | None = None
         self.is_streamed = False
         self.is_whole = False
@@ -85,24 +97,24 @@ class Call:
         self.http_status: int | None = None
         """The model server's, None while it has not answered."""
 
+    def answered_by(self, target: Target, attempts: Sequence[Attempt]) -> None:
+        """Says who answers, and who was asked before in vain."""
+        self.target, self.attempts = target, attempts
+
     def received(self, chunk: bytes) -> bool:
         """Keeps a chunk of the answer.
 
         Returns:
-            Whether it brings the stream's [DONE].
+            Whether it brings the end of the stream, as this surface marks it.
         """
         if self.first_byte_ms is None:
             self.first_byte_ms = self.arrival.elapsed_ms
         self._chunks.append(chunk)
-        if not self.is_streamed:
-            return False
-        seen = self._tail + chunk
-        self._tail = seen[-len(_DONE) :]
-        return _DONE in seen
+        return self.is_streamed and self._end.is_in(chunk)
 
     def exchange(self, outcome: Outcome, *, duration_ms: float) -> Exchange:
         """The record of the call, raw: it is parsed when it is drained."""
-        route, trace, request = self.route, self.trace, self._request
+        route, target, trace, request = self.route, self.target, self.trace, self._request
         response, encoding = self._response_text()
         raw = request if isinstance(request, bytes) else to_json(request)
         return Exchange(
@@ -115,10 +127,12 @@ class Call:
             started_at=self.arrival.at,
             duration_ms=duration_ms,
             time_to_first_token_ms=self.first_byte_ms if self.is_streamed else None,
+            operation=self.surface.operation,
+            provider=target.provider,
             request_model=route.alias,
-            served_model=route.model,
-            adapter=route.adapter,
-            arm=route.arm,
+            served_model=target.model,
+            adapter=target.adapter,
+            arm=target.arm,
             request=raw.decode(),
             response=response,
             streamed=self.is_streamed,
@@ -128,8 +142,16 @@ class Call:
             error_message=outcome.error_message,
             subject_key=self._subject_key,
             inclusion_prob=route.sample,
-            tags={"response_encoding": encoding} if encoding else {},
+            tags=self._all_tags(encoding),
         )
+
+    def _all_tags(self, encoding: str | None) -> JsonObject:
+        tags = dict(self.tags)
+        if encoding:
+            tags["response_encoding"] = encoding
+        if self.attempts:
+            tags["attempts"] = [attempt._asdict() for attempt in self.attempts]
+        return tags
 
     def _response_text(self) -> tuple[str, str | None]:
         """The answer so far as text; bytes that are not UTF-8 are kept as base64 and marked."""

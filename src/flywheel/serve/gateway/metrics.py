@@ -53,6 +53,9 @@ class Metrics:
         self.upstream_failures: Counter[str] = Counter()
         """By error_type."""
         self.upstream_retries = 0
+        """Connections that failed before a byte of an answer, taken up by the next replica."""
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        """Attempts in vain, by provider and error_type."""
         self.release_poll_failures = 0
         self.in_flight = 0
         self.duration = Histogram()
@@ -86,6 +89,11 @@ class Metrics:
         yield from _family(
             f"{prefix}_upstream_retries_total", "counter", {"": self.upstream_retries}
         )
+        attempts = {
+            _labels(provider=provider, error_type=error_type): count
+            for (provider, error_type), count in self.attempts.items()
+        }
+        yield from _family(f"{prefix}_attempts_failed_total", "counter", attempts)
         polls = {"": self.release_poll_failures}
         yield from _family(f"{prefix}_release_poll_failures_total", "counter", polls)
         yield from _family(f"{prefix}_in_flight", "gauge", {"": self.in_flight})

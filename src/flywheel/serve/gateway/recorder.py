@@ -55,7 +55,7 @@ class Recorder:
     def _count(self, call: Call, outcome: Outcome, duration_ms: float) -> None:
         route, metrics = call.route, self.metrics
         status = CLIENT_CLOSED if outcome.status == "cancelled" else call.http_status or 503
-        metrics.requests[route.workload, route.arm, status] += 1
+        metrics.requests[route.workload, call.target.arm, status] += 1
         metrics.duration.observe(route.workload, duration_ms / 1000)
         if call.is_streamed and call.first_byte_ms is not None:
             metrics.first_token.observe(route.workload, call.first_byte_ms / 1000)

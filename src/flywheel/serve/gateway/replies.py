@@ -7,11 +7,12 @@ from multidict import CIMultiDict
 from pydantic_core import to_json
 
 from flywheel.records import JsonObject
-from flywheel.serve.gateway.routing import Route
+from flywheel.serve.gateway.routing import Target
 
 INTERACTION_ID = "x-flywheel-interaction-id"
 ADAPTER = "x-flywheel-adapter"
 ARM = "x-flywheel-arm"
+PROVIDER = "x-flywheel-provider"
 NONE = "none"
 """In place of an adapter where the base model answers, and of both where nothing did."""
 
@@ -35,14 +36,20 @@ _NOT_FORWARDED = frozenset(
 )
 
 
-def flywheel_headers(interaction_id: str, route: Route | None) -> CIMultiDict[str]:
-    """What every reply of a model call carries."""
-    adapter = route.adapter if route is not None else None
+def flywheel_headers(interaction_id: str, target: Target | None) -> CIMultiDict[str]:
+    """What every reply of a model call carries.
+
+    Args:
+        interaction_id: of the call.
+        target: who answered; None when nobody was asked.
+    """
+    adapter = target.adapter if target is not None else None
     return CIMultiDict(
         (
             (INTERACTION_ID, interaction_id),
             (ADAPTER, adapter or NONE),
-            (ARM, route.arm if route is not None else NONE),
+            (ARM, target.arm if target is not None else NONE),
+            (PROVIDER, target.provider if target is not None else NONE),
         )
     )
 

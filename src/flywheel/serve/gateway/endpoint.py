@@ -1,23 +1,27 @@
-"""POST /v1/chat/completions: rewrite the alias, forward, capture.
+"""A model call: rewrite the alias, forward, capture.
 
-Input: an OpenAI request. Output: the model server's own answer, streamed as it comes. Only `model`
-is changed on the way there, and nothing but headers on the way back.
+Input: a request to one of OpenAI's endpoints. Output: the provider's own answer, streamed as it
+comes. Only `model` is changed on the way there, and nothing but headers on the way back. Routes
+that check answers before they leave are `checked`'s.
 
 A call is handed to the sink before its last byte leaves, so that whoever has an answer and then
 starts a drain finds the call in the lake.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from pydantic_core import from_json, to_json
 
-from flywheel.errors import BadRequestError, UpstreamUnavailableError
+from flywheel.errors import BadRequestError
 from flywheel.records import JsonObject
 from flywheel.serve.gateway.call import Arrival, Call, Inbound, Outcome
+from flywheel.serve.gateway.dispatch import Dispatcher, NobodyAnsweredError, Question
+from flywheel.serve.gateway.providers import Begun
 from flywheel.serve.gateway.recorder import Recorder
 from flywheel.serve.gateway.replies import (
     bad_request,
@@ -27,9 +31,7 @@ from flywheel.serve.gateway.replies import (
     unavailable,
 )
 from flywheel.serve.gateway.routing import RouteTable
-from flywheel.serve.gateway.upstream import Upstream
-
-PATH = "v1/chat/completions"
+from flywheel.serve.gateway.surface import Surface
 
 _KEPT_HERE = frozenset(
     (
@@ -56,29 +58,25 @@ GONE = Outcome("cancelled", "client_disconnected", "the client went away")
 _BROKEN = (aiohttp.ClientError, TimeoutError)
 
 
-class ChatEndpoint:
-    """The handler.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the endpoints of one gateway share."""
 
-    Args:
-        routes: what each alias stands for.
-        upstream: the model servers.
-        recorder: keeps what becomes of each call.
-        is_loaded: whether the current releases are known.
-        subject_secret: key of the HMAC of a person's identifier; empty stores none.
-    """
+    routes: RouteTable
+    dispatcher: Dispatcher
+    recorder: Recorder
+    is_loaded: Callable[[], bool]
+    """Whether the current releases are known."""
+    subject_secret: bytes
+    """Key of the HMAC of a person's identifier; empty stores none."""
 
-    def __init__(
-        self,
-        routes: RouteTable,
-        upstream: Upstream,
-        recorder: Recorder,
-        *,
-        is_loaded: Callable[[], bool],
-        subject_secret: bytes,
-    ) -> None:
-        self._routes, self._upstream = routes, upstream
-        self._recorder, self._metrics = recorder, recorder.metrics
-        self._is_loaded, self._subject_secret = is_loaded, subject_secret
+
+class ModelEndpoint:
+    """The handler of one surface."""
+
+    def __init__(self, parts: Parts, surface: Surface) -> None:
+        self._parts, self._surface = parts, surface
+        self._recorder, self._metrics = parts.recorder, parts.recorder.metrics
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answers one request."""
@@ -93,15 +91,16 @@ class ChatEndpoint:
         try:
             raw = await request.read()
             body, alias = _understand(raw)
-            route = self._routes.find(alias)
+            route = self._parts.routes.find(alias)
         except web.HTTPRequestEntityTooLarge as error:
             return self._refuse(arrival, BadRequestError(str(error.text)), status=413)
         except BadRequestError as error:
             return self._refuse(arrival, error, status=error.status)
-        if not self._is_loaded():
+        if not self._parts.is_loaded():
             return self._not_loaded(arrival)
         inbound = Inbound(raw, body, request.headers)
-        call = Call(arrival, route, inbound, subject_secret=self._subject_secret)
+        secret = self._parts.subject_secret
+        call = Call(arrival, route, self._surface, inbound, subject_secret=secret)
         try:
             return await self._forward(request, call, body)
         except (asyncio.CancelledError, ConnectionResetError):
@@ -111,15 +110,18 @@ class ChatEndpoint:
     async def _forward(
         self, request: web.Request, call: Call, body: JsonObject
     ) -> web.StreamResponse:
-        data = to_json({**body, "model": call.route.model})
+        question = Question(self._surface.path, body, onward_headers(request.headers, call))
         try:
-            upstream = await self._upstream.post(PATH, data, _onward(request, call))
-        except UpstreamUnavailableError as error:
-            return self._unavailable(call, error.status or 503, "upstream_unavailable", str(error))
+            answer = await self._parts.dispatcher.ask(call.plan, question)
+        except NobodyAnsweredError as error:
+            call.answered_by(call.target, error.attempts)
+            return self._unavailable(call, error.status or 503, error.error_type, str(error))
+        call.answered_by(answer.target, answer.attempts)
+        upstream = answer.begun.response
         call.http_status = upstream.status
         try:
-            if upstream.content_type == "text/event-stream":
-                return await self._stream(request, call, upstream)
+            if answer.begun.is_stream:
+                return await self._stream(request, call, answer.begun)
             return await self._whole(call, upstream)
         finally:
             # After the last byte it returns the connection to the pool, before it closes it:
@@ -135,33 +137,27 @@ class ChatEndpoint:
         call.received(payload)
         call.is_whole = True
         self._recorder.finish(call, Outcome("ok" if upstream.status < 400 else "error"))
-        headers = forwarded(
-            upstream.headers, flywheel_headers(call.arrival.interaction_id, call.route)
-        )
+        headers = forwarded(upstream.headers, _own_headers(call))
         return web.Response(body=payload, status=upstream.status, headers=headers)
 
-    async def _stream(
-        self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse
-    ) -> web.StreamResponse:
-        headers = forwarded(
-            upstream.headers, flywheel_headers(call.arrival.interaction_id, call.route)
-        )
+    async def _stream(self, request: web.Request, call: Call, begun: Begun) -> web.StreamResponse:
+        upstream, chunk = begun.response, begun.first_chunk
+        headers = forwarded(upstream.headers, _own_headers(call))
         reply = web.StreamResponse(status=upstream.status, headers=headers)
         call.is_streamed = True
         await reply.prepare(request)
         outcome = Outcome("ok" if upstream.status < 400 else "error")
-        while True:
+        while chunk:
+            if call.received(chunk):
+                self._recorder.finish(call, outcome)
+            await reply.write(chunk)
             try:
                 chunk = await upstream.content.readany()
             except _BROKEN as error:
                 await self._break_off(reply, call, str(error) or "timeout")
                 break
-            if not chunk:
-                call.is_whole = True
-                break
-            if call.received(chunk):
-                self._recorder.finish(call, outcome)
-            await reply.write(chunk)
+        else:
+            call.is_whole = True
         self._recorder.finish(call, outcome)
         await reply.write_eof()
         return reply
@@ -177,7 +173,7 @@ class ChatEndpoint:
     def _unavailable(self, call: Call, status: int, code: str, message: str) -> web.Response:
         self._metrics.upstream_failures[code] += 1
         self._recorder.finish(call, Outcome("error", code, message))
-        headers = flywheel_headers(call.arrival.interaction_id, call.route)
+        headers = _own_headers(call)
         return unavailable(message, status=status, code=code, headers=headers)
 
     def _refuse(self, arrival: Arrival, error: BadRequestError, *, status: int) -> web.Response:
@@ -212,11 +208,15 @@ def _understand(raw: bytes) -> tuple[JsonObject, str]:
     return body, model
 
 
-def _onward(request: web.Request, call: Call) -> CIMultiDict[str]:
+def _own_headers(call: Call) -> CIMultiDict[str]:
+    return flywheel_headers(call.arrival.interaction_id, call.target)
+
+
+def onward_headers(client: Mapping[str, str], call: Call) -> CIMultiDict[str]:
     """The client's headers less what concerns only this connection, and less ours."""
     headers = CIMultiDict(
         (name, value)
-        for name, value in request.headers.items()
+        for name, value in client.items()
         if (lower := name.lower()) not in _KEPT_HERE and not lower.startswith("x-flywheel-")
     )
     headers["Content-Type"] = "application/json"
