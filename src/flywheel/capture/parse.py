@@ -10,6 +10,12 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from flywheel.capture.sse import ChunkError, assemble
+from flywheel.capture.surfaces import (
+    as_chat_reply,
+    as_chat_request,
+    assemble_response,
+    has_answer,
+)
 from flywheel.errors import BadRecordError
 from flywheel.records import (
     Assessment,
@@ -34,8 +40,8 @@ def to_interaction(exchange: Exchange, *, ingested_at: datetime | None = None) -
         BadRecordError: `bad_request` or `bad_response` where a body is not what it should be,
             `invalid_record` where its parts do not make an Interaction.
     """
-    request = _request(exchange)
-    reply = _reply(exchange)
+    request = as_chat_request(exchange.operation, _request(exchange))
+    reply = as_chat_reply(exchange.operation, _reply(exchange))
     choices = _choices(exchange, reply)
     finish_reason = choices[0].get("finish_reason") if choices else None
     status, error_type, error_message = _outcome(exchange, reply, finish_reason)
@@ -113,7 +119,8 @@ def _reply(exchange: Exchange) -> JsonObject:
         raise BadRecordError("bad_response", "the response is not UTF-8")
     if exchange.streamed:
         try:
-            return assemble(text)
+            is_responses = exchange.operation == "responses"
+            return assemble_response(text) if is_responses else assemble(text)
         except ChunkError as error:
             raise BadRecordError("bad_response", f"the stream is not readable: {error}") from error
     try:
@@ -129,7 +136,8 @@ def _choices(exchange: Exchange, reply: JsonObject) -> list[JsonObject]:
     choices = reply.get("choices")
     listed = choices if isinstance(choices, list) else []
     found = [choice for choice in listed if isinstance(choice, dict)]
-    if not found and exchange.status == "ok" and not exchange.streamed and "error" not in reply:
+    is_wanted = has_answer(exchange.operation) and exchange.status == "ok"
+    if not found and is_wanted and not exchange.streamed and "error" not in reply:
         raise BadRecordError("bad_response", "the response has no choices")
     return sorted(found, key=_index)
 

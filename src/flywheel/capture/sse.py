@@ -71,6 +71,8 @@ def _merge_choices(choices: dict[int, JsonObject], parts: object) -> None:
         message, delta = choice["message"], part.get("delta")
         if isinstance(message, dict) and isinstance(delta, dict):
             _merge_delta(message, delta)
+        if isinstance(part.get("text"), str):  # a text completion's
+            choice["text"] = str(choice.get("text", "")) + str(part["text"])
         if part.get("finish_reason") is not None:
             choice["finish_reason"] = part["finish_reason"]
 
