@@ -80,6 +80,9 @@ class CascadeSection(Section):
     min_mean_logprob: Annotated[float, Field(le=0)] | None = None
     """Natural logarithm, mean over the answer's tokens. Asks the model for logprobs."""
     pass_at: float = 1.0
+    record_as: str = "escalated"
+    """Name of the correction stored on the small model's answer when the large one's passes the
+    checks. Where it is the workload's `labels.name`, the pair teaches; else it is only kept."""
 
     @model_validator(mode="after")
     def _checks_something(self) -> Self:
@@ -100,6 +103,8 @@ class RepairSection(Section):
         "Answer again, in full, without this mistake and without mentioning it."
     )
     """Sent as the user; `{reason}` is what the grader said."""
+    record_as: str = "repaired"
+    """Name of the correction stored on the answer that failed, once another passed."""
 
 
 class RouteSection(Section):
@@ -122,6 +127,11 @@ class RouteSection(Section):
             target.weight if target.weight is not None else float(index == 0)
             for index, target in enumerate(self.targets)
         )
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether answers are looked at before they leave."""
+        return self.cascade is not None or self.repair is not None
 
     @property
     def all_targets(self) -> tuple[RouteTarget, ...]:

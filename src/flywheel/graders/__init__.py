@@ -4,16 +4,19 @@ Input: OpenAI grader JSON by name (`graders` in `flywheel.yaml`). Output: object
 output. Command: `flywheel label grade` runs them over captured traffic; the gate runs them over its
 suite.
 
-What they do not do: nothing here calls a model or runs code that came in a specification.
+What they do not do: nothing here calls a model or runs code that came in a specification. A
+function a specification names is code of the deployment, and says of itself that it is a grader.
 """
 
 from flywheel.graders.build import build_graders, grader_hash, template_paths
+from flywheel.graders.function import code_grader
 from flywheel.graders.grader import Grader
 from flywheel.graders.portable import from_openai, to_openai
 
 __all__ = [
     "Grader",
     "build_graders",
+    "code_grader",
     "from_openai",
     "grader_hash",
     "template_paths",

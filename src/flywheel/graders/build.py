@@ -9,10 +9,17 @@ from pydantic import JsonValue, ValidationError
 
 from flywheel.errors import ConfigError
 from flywheel.graders.expression import Expression, parse_expression
+from flywheel.graders.function import FunctionGrader, find_function
 from flywheel.graders.grader import Grader
 from flywheel.graders.rules import JsonSchema, Multi, StringCheck, TextSimilarity
 from flywheel.graders.similarity import METRICS
-from flywheel.graders.specs import JsonSchemaSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
+from flywheel.graders.specs import (
+    FunctionSpec,
+    JsonSchemaSpec,
+    MultiSpec,
+    StringCheckSpec,
+    TextSimilaritySpec,
+)
 from flywheel.graders.template import Template, parse_template
 from flywheel.records import JsonObject, Record
 
@@ -30,7 +37,7 @@ _LATER_METRICS = {
     "cosine": "comes with embeddings: it needs a model this version does not call",
     "meteor": "needs a thesaurus this version does not have",
 }
-_TYPES = ("string_check", "text_similarity", "multi", "x-json_schema")
+_TYPES = ("string_check", "text_similarity", "multi", "x-json_schema", "x-function")
 
 
 def build_graders(spec: Mapping[str, JsonObject], *, source: str = "graders") -> dict[str, Grader]:
@@ -89,6 +96,8 @@ def _build(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grade
             return _multi(name, raw, where, problems)
         case "x-json_schema":
             return _json_schema(name, raw, where, problems)
+        case "x-function":
+            return _function(name, raw, where, problems)
         case str() if kind in _LATER:
             problems.append(f"{where}: {kind} {_LATER[kind]}. Valid now: {', '.join(_TYPES)}")
         case None:
@@ -140,6 +149,17 @@ def _json_schema(name: str, raw: JsonObject, where: str, problems: list[str]) ->
     spec = _read(JsonSchemaSpec, raw, where, problems)
     validator = _validator(spec.schema_, f"{where}.schema", problems) if spec else None
     return JsonSchema(name, validator) if validator is not None else None
+
+
+def _function(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
+    spec = _read(FunctionSpec, raw, where, problems)
+    if spec is None:
+        return None
+    try:
+        return FunctionGrader(name, find_function(spec.function))
+    except ValueError as error:
+        problems.append(f"{where}.function: {error}")
+        return None
 
 
 def _read(spec: type[S], raw: JsonObject, where: str, problems: list[str]) -> S | None:

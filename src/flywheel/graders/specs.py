@@ -39,6 +39,15 @@ class MultiSpec(Record):
     calculate_output: str
 
 
+class FunctionSpec(Record):
+    """What a Python function marked as a grader says."""
+
+    type: Literal["x-function"]
+    name: str | None = None
+    function: str
+    """`package.module:name`, importable where this runs."""
+
+
 class JsonSchemaSpec(Record):
     """1 when the output is JSON that satisfies the schema, else 0."""
 

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 from flywheel.errors import ConfigError, UnknownModelError
 from flywheel.records import JsonObject, Record
 from flywheel.serve.gateway.admin import AdminEndpoints, require_token
+from flywheel.serve.gateway.checks import build_checks
 from flywheel.serve.gateway.dispatch import Dispatcher
 from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
 from flywheel.serve.gateway.feedback import FeedbackEndpoint
@@ -61,6 +62,7 @@ class Gateway:
             releases, self.routes, self.metrics, interval_s=config.poll_interval_s
         )
         self.providers = build_providers(workloads, config.engine_urls)
+        self.checks = build_checks(workloads)
         self.is_stopping = False
 
     @property
@@ -90,6 +92,7 @@ def create_app(gateway: Gateway) -> web.Application:
         recorder,
         is_loaded=gateway.watcher.loaded.is_set,
         subject_secret=secret,
+        checks=gateway.checks,
     )
     feedback = FeedbackEndpoint(gateway.routes, recorder, subject_secret=secret)
     looks = _Looks(gateway)

@@ -79,6 +79,7 @@ class Call:
         self.arrival, self.route, self.surface = arrival, route, surface
         self.trace = read_trace(inbound.headers.get("traceparent"))
         self.conversation_id = read_conversation(inbound.headers, inbound.body)
+        self._inbound, self._subject_secret = inbound, subject_secret
         self._subject_key = read_subject(inbound.headers, inbound.body, subject_secret)
         self._request = without_identity(inbound.raw, inbound.body)
         self.plan = route.plan(self.conversation_id or arrival.interaction_id)
@@ -90,12 +91,36 @@ class Call:
         self._chunks: list[bytes] = []
         self._end = surface.end_of_stream()
         self.first_byte_ms: float | None = None
+        self._duration_ms: float | None = None
         self.is_streamed = False
         self.is_whole = False
         """Whether the last byte of the answer has come."""
         self.is_recorded = False
         self.http_status: int | None = None
         """The model server's, None while it has not answered."""
+
+    @property
+    def body(self) -> JsonObject:
+        """The request, parsed."""
+        return self._inbound.body
+
+    @property
+    def duration_ms(self) -> float:
+        """From arrival to its end, or to now."""
+        return self.arrival.elapsed_ms if self._duration_ms is None else self._duration_ms
+
+    def end(self) -> None:
+        """Stops its clock; what its request goes on to need is others' time."""
+        self._duration_ms = self._duration_ms or self.arrival.elapsed_ms
+
+    def again(self, body: JsonObject, plan: tuple[Target, ...]) -> "Call":
+        """A further call on behalf of the same request, in the same conversation."""
+        inbound = Inbound(to_json(body), body, self._inbound.headers)
+        secret = self._subject_secret
+        further = Call(Arrival(), self.route, self.surface, inbound, subject_secret=secret)
+        further.conversation_id = self.conversation_id or self.arrival.interaction_id
+        further.plan, further.target = plan, plan[0]
+        return further
 
     def answered_by(self, target: Target, attempts: Sequence[Attempt]) -> None:
         """Says who answers, and who was asked before in vain."""

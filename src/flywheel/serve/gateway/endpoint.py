@@ -20,6 +20,8 @@ from pydantic_core import from_json, to_json
 from flywheel.errors import BadRequestError
 from flywheel.records import JsonObject
 from flywheel.serve.gateway.call import Arrival, Call, Inbound, Outcome
+from flywheel.serve.gateway.checked import GONE, CheckedAnswers
+from flywheel.serve.gateway.checks import RouteChecks
 from flywheel.serve.gateway.dispatch import Dispatcher, NobodyAnsweredError, Question
 from flywheel.serve.gateway.providers import Begun
 from flywheel.serve.gateway.recorder import Recorder
@@ -31,7 +33,7 @@ from flywheel.serve.gateway.replies import (
     unavailable,
 )
 from flywheel.serve.gateway.routing import RouteTable
-from flywheel.serve.gateway.surface import Surface
+from flywheel.serve.gateway.surface import CHAT, Surface
 
 _KEPT_HERE = frozenset(
     (
@@ -54,7 +56,6 @@ _KEPT_HERE = frozenset(
     )
 )
 """Request headers that do not travel on: the body is sent plain and wanted back plain."""
-GONE = Outcome("cancelled", "client_disconnected", "the client went away")
 _BROKEN = (aiohttp.ClientError, TimeoutError)
 
 
@@ -69,6 +70,8 @@ class Parts:
     """Whether the current releases are known."""
     subject_secret: bytes
     """Key of the HMAC of a person's identifier; empty stores none."""
+    checks: dict[str, RouteChecks]
+    """Of the routes that look at answers before they leave; by alias."""
 
 
 class ModelEndpoint:
@@ -77,6 +80,7 @@ class ModelEndpoint:
     def __init__(self, parts: Parts, surface: Surface) -> None:
         self._parts, self._surface = parts, surface
         self._recorder, self._metrics = parts.recorder, parts.recorder.metrics
+        self._checked = CheckedAnswers(parts.dispatcher, parts.recorder)
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answers one request."""
@@ -111,6 +115,9 @@ class ModelEndpoint:
         self, request: web.Request, call: Call, body: JsonObject
     ) -> web.StreamResponse:
         question = Question(self._surface.path, body, onward_headers(request.headers, call))
+        checks = self._parts.checks.get(call.route.alias) if self._surface is CHAT else None
+        if checks is not None:
+            return await self._checked.answer(call, question, checks)
         try:
             answer = await self._parts.dispatcher.ask(call.plan, question)
         except NobodyAnsweredError as error:

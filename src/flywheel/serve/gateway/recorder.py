@@ -47,7 +47,7 @@ class Recorder:
         if call.is_recorded:
             return
         call.is_recorded = True
-        duration_ms = call.arrival.elapsed_ms
+        duration_ms = call.duration_ms
         self._count(call, outcome, duration_ms)
         if _is_sampled(call):
             self.sink.append("exchange", call.exchange(outcome, duration_ms=duration_ms))
