@@ -46,6 +46,8 @@ def gateway(
     """Serve the stable model names of workloads, and capture every call.
 
     Prints one line once it answers. SIGTERM lets requests in flight finish and flushes the spool.
+    SIGHUP, or POST /admin/reload, reads the workload files again: a provider or a route is changed
+    without a restart, and a file with a mistake in it changes nothing.
 
     Example: flywheel gateway --home demo --workload examples/triage/flywheel.yaml
     """
@@ -63,7 +65,8 @@ def gateway(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.load(home=home)
     token = _admin_token(settings, is_made=generate_admin_token)
-    workloads = [Workload.load(path) for path in workload or [DEFAULT_WORKLOAD]]
+    paths = workload or [DEFAULT_WORKLOAD]
+    workloads = [Workload.load(path) for path in paths]
     config = GatewayConfig(
         engine_urls=tuple(engine_url or settings.engine_urls),
         max_body_bytes=int(max_body_mb * 1e6),
@@ -85,7 +88,11 @@ def gateway(
     )
     with spool:
         served = Gateway(
-            workloads, sink=spool, releases=_Ledger(Lake.open(settings)), config=config
+            workloads,
+            sink=spool,
+            releases=_Ledger(Lake.open(settings)),
+            config=config,
+            load=lambda: [Workload.load(path) for path in paths],
         )
         run = serve(
             served,

@@ -88,12 +88,13 @@ class RunningGateway:
         workloads: Sequence[Workload] = (),
         ledger: Ledger | None = None,
         spool: Spool | None = None,
+        load: Callable[[], Sequence[Workload]] | None = None,
         **config: Any,
     ) -> None:
         self.spool_dir = home / "spool"
         self.lake = Lake(str(home / "lake"))
         self.ledger = ledger or Ledger()
-        self._workloads = workloads or [workload()]
+        self._workloads, self._load = workloads or [workload()], load
         self._config = GatewayConfig.model_validate(
             {"engine_urls": engine_urls, "poll_interval_s": 0.05, "shutdown_timeout_s": 2, **config}
         )
@@ -120,7 +121,11 @@ class RunningGateway:
 
     async def _start(self) -> None:
         self.gateway = Gateway(
-            self._workloads, sink=self.spool, releases=self.ledger, config=self._config
+            self._workloads,
+            sink=self.spool,
+            releases=self.ledger,
+            config=self._config,
+            load=self._load,
         )
         self._runners = [
             web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2)

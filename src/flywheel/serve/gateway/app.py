@@ -4,10 +4,10 @@ Input: workloads, a sink for what is captured, a source of releases. Output: aio
 Command: `flywheel gateway`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiohttp import web
-from pydantic import Field, SecretStr
+from pydantic import Field, JsonValue, SecretStr
 
 from flywheel.errors import ConfigError, UnknownModelError
 from flywheel.records import JsonObject, Record
@@ -43,6 +43,13 @@ class GatewayConfig(Record):
 class Gateway:
     """Everything one gateway process holds.
 
+    Args:
+        workloads: whose aliases are served.
+        sink: where calls and judgements go.
+        releases: where the champions are recorded.
+        config: facts of the process.
+        load: reads the workloads again, for `reload`.
+
     Raises:
         ConfigError: two workloads share a name or an alias.
     """
@@ -54,8 +61,9 @@ class Gateway:
         sink: CaptureSink,
         releases: ReleaseSource,
         config: GatewayConfig,
+        load: Callable[[], Sequence[Workload]] | None = None,
     ) -> None:
-        self.config, self.sink = config, sink
+        self.config, self.sink, self._load = config, sink, load
         self.metrics = Metrics()
         self.routes = RouteTable(workloads)
         self.watcher = ReleaseWatcher(
@@ -69,6 +77,26 @@ class Gateway:
     def is_ready(self) -> bool:
         """Whether releases are loaded, the spool takes records, and nobody asked to stop."""
         return self.watcher.loaded.is_set() and self.sink.is_writable and not self.is_stopping
+
+    def reload(self) -> None:
+        """Reads the workload files again; what is in flight ends as it began.
+
+        All of it is taken over or nothing. The names of workloads and their aliases are fixed at
+        the start; keys are read from this process's environment.
+
+        Raises:
+            ConfigError: with every mistake; the gateway goes on as before.
+        """
+        if self._load is None:
+            raise ConfigError("gateway", ["it was started without files to read again"])
+        workloads = self._load()
+        routes, checks = RouteTable(workloads), build_checks(workloads)
+        providers = build_providers(workloads, self.config.engine_urls)
+        self.routes.replace(routes)
+        self.providers.replace(providers)
+        self.checks.clear()
+        self.checks.update(checks)
+        self.metrics.reloads += 1
 
     async def start(self) -> None:
         """Opens the connection pool and begins to follow the releases."""
@@ -131,6 +159,8 @@ def create_admin_app(gateway: Gateway, token: str) -> web.Application:
         )
     app = web.Application(middlewares=[require_token(token)])
     AdminEndpoints(gateway.routes, gateway.sink).add_to(app)
+    app.router.add_get("/admin/providers", _Looks(gateway).providers)
+    app.router.add_post("/admin/reload", _Looks(gateway).reload)
     app.router.add_get("/healthz", _Looks(gateway).healthz)
     return app
 
@@ -169,6 +199,27 @@ class _Looks:
             },
             status=200 if gateway.is_ready else 503,
         )
+
+    async def providers(self, request: web.Request) -> web.Response:
+        """GET /admin/providers: who may answer, and whose circuit is open. No keys."""
+        shown: list[JsonValue] = [
+            {
+                "name": one.name,
+                "urls": list(one.urls),
+                "circuit": one.breaker.state,
+                "has_key": one.section.api_key is not None,
+            }
+            for one in self._gateway.providers.all()
+        ]
+        return json_reply({"data": shown})
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """POST /admin/reload: 200 when the files are in force, 422 with every mistake in them."""
+        try:
+            self._gateway.reload()
+        except ConfigError as error:
+            return bad_request(str(error), status=422, code="invalid_config")
+        return json_reply({"reloaded": True, "aliases": list(self._gateway.routes.aliases)})
 
     async def metrics(self, request: web.Request) -> web.Response:
         """GET /metrics: Prometheus text."""

@@ -57,6 +57,7 @@ class Metrics:
         self.attempts: Counter[tuple[str, str]] = Counter()
         """Attempts in vain, by provider and error_type."""
         self.release_poll_failures = 0
+        self.reloads = 0
         self.in_flight = 0
         self.duration = Histogram()
         self.first_token = Histogram()
@@ -96,6 +97,7 @@ class Metrics:
         yield from _family(f"{prefix}_attempts_failed_total", "counter", attempts)
         polls = {"": self.release_poll_failures}
         yield from _family(f"{prefix}_release_poll_failures_total", "counter", polls)
+        yield from _family(f"{prefix}_reloads_total", "counter", {"": self.reloads})
         yield from _family(f"{prefix}_in_flight", "gauge", {"": self.in_flight})
         yield f"# TYPE {prefix}_request_duration_seconds histogram"
         yield from self.duration.lines(f"{prefix}_request_duration_seconds")

@@ -70,9 +70,9 @@ class Provider:
         return mine == theirs
 
     @property
-    def replicas(self) -> int:
-        """How many servers there are of it."""
-        return len(self._urls)
+    def urls(self) -> list[str]:
+        """Its replicas."""
+        return [str(url) for url in self._urls]
 
     def next_replica(self) -> int:
         """Whose turn it is."""

@@ -5,6 +5,7 @@ to the sink when this returns.
 """
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from aiohttp import web
 
 from flywheel.errors import ConfigError
 from flywheel.serve.gateway.app import Gateway, create_admin_app, create_app
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ OnReady = Callable[[str, str], None]
 async def serve(
     gateway: Gateway, *, public: Address, admin: Address, token: str, on_ready: OnReady
 ) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT; SIGHUP reads the workload files again.
 
     Raises:
         ConfigError: the token is empty or a port is taken.
@@ -39,6 +42,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, gateway)
     admin_app = create_admin_app(gateway, token)
     # Cancelling the handler of a client that went away is what cancels its upstream request.
     timeout = gateway.config.shutdown_timeout_s
@@ -61,6 +65,16 @@ async def serve(
     finally:
         for runner in runners:
             await runner.cleanup()
+
+
+def _reload(gateway: Gateway) -> None:
+    """What SIGHUP does: a bad file is refused whole, and the old one stays in force."""
+    try:
+        gateway.reload()
+    except ConfigError as error:
+        logger.error("the configuration was not reloaded, the old one stays: %s", error)
+    else:
+        logger.info("reloaded: %s", ", ".join(gateway.routes.aliases))
 
 
 async def _listen(runner: web.AppRunner, address: Address) -> str:
