@@ -112,6 +112,8 @@ class CheckedAnswers:
         for step in chain.steps:
             self._recorder.finish(step.said.call, step.said.outcome)
         self._keep_pair(chain, sent, call)
+        for step in chain.steps:
+            await self._recorder.settled(step.said.call)
         return _reply(call, sent.said, told_logprobs=bool(told_logprobs))
 
     async def _settle(

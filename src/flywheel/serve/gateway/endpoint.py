@@ -5,7 +5,8 @@ comes. Only `model` is changed on the way there, and nothing but headers on the 
 that check answers before they leave are `checked`'s.
 
 A call is handed to the sink before its last byte leaves, so that whoever has an answer and then
-starts a drain finds the call in the lake.
+starts a drain finds the call in the lake. Where the workload says `before_response`, the last byte
+waits for the fsync: a whole answer leaves after it, a stream is held at its `[DONE]`.
 """
 
 import asyncio
@@ -106,7 +107,9 @@ class ModelEndpoint:
         secret = self._parts.subject_secret
         call = Call(arrival, route, self._surface, inbound, subject_secret=secret)
         try:
-            return await self._forward(request, call, body)
+            reply = await self._forward(request, call, body)
+            await self._recorder.settled(call)  # what is not streamed leaves after this returns
+            return reply
         except (asyncio.CancelledError, ConnectionResetError):
             self._recorder.finish(call, GONE)
             raise
@@ -157,6 +160,7 @@ class ModelEndpoint:
         while chunk:
             if call.received(chunk):
                 self._recorder.finish(call, outcome)
+                await self._recorder.settled(call)
             await reply.write(chunk)
             try:
                 chunk = await upstream.content.readany()
@@ -166,6 +170,7 @@ class ModelEndpoint:
         else:
             call.is_whole = True
         self._recorder.finish(call, outcome)
+        await self._recorder.settled(call)
         await reply.write_eof()
         return reply
 
@@ -173,6 +178,7 @@ class ModelEndpoint:
         """Tells a client in the middle of a stream that no more comes: the status line is gone."""
         self._metrics.upstream_failures["upstream_disconnected"] += 1
         self._recorder.finish(call, Outcome("error", "upstream_disconnected", reason))
+        await self._recorder.settled(call)
         message = f"the model server broke off: {reason}"
         event = to_json(error_body(message, kind="upstream_error", code="upstream_disconnected"))
         await reply.write(b"\n\ndata: " + event + b"\n\n")

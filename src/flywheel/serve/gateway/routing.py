@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flywheel.errors import BadRequestError, ConfigError, EpochConflictError, UnknownModelError
-from flywheel.records import Arm, Release
+from flywheel.records import Arm, Durability, Release
 from flywheel.routes import ENGINE, RouteSection, RouteTarget
 from flywheel.workload import Workload
 
@@ -44,6 +44,8 @@ class Route:
     sample: float
     """Share of calls captured; 0 when capture is off."""
     section: RouteSection
+    durability: Durability = "group"
+    """When a captured call is on disk."""
 
     @property
     def champion(self) -> Target:
@@ -191,6 +193,7 @@ def _first_routes(workload: Workload) -> list[Route]:
             release=None,
             sample=workload.capture.sample if workload.capture.enabled else 0.0,
             section=section,
+            durability=workload.capture.durability,
         )
         for alias, section in declared.items()
     ]
