@@ -48,6 +48,14 @@ class CaptureSection(Section):
     """Share of calls captured; stored as inclusion_prob."""
 
 
+class GatewaySection(Section):
+    """How the gateway answers for this workload."""
+
+    daily_budget_usd: Positive | None = None
+    """Spent by UTC day, over all gateways of a home; then calls are refused with 429 until
+    midnight. Needs a price table (FLYWHEEL_PRICES): a call of unknown cost spends nothing."""
+
+
 class LabelsSection(Section):
     """Which judgements teach this workload."""
 
@@ -194,6 +202,7 @@ class Workload(Section):
     base_model: str
     """Hub id, local folder, or packaged model; also its served name."""
     capture: CaptureSection = CaptureSection()
+    gateway: GatewaySection = GatewaySection()
     labels: LabelsSection
     dataset: DatasetSection = DatasetSection()
     training: TrainingSection = TrainingSection()
