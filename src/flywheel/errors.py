@@ -4,13 +4,17 @@
     ├── TransientError            doing the same again may work: flows retry these
     │   ├── UpstreamUnavailableError   a server did not answer, or answered 5xx or 429
     │   ├── EngineBusyError            the engine's queue is full, or it is shutting down
+    │   ├── LimitReachedError          a caller must wait (HTTP 429)
+    │   │   ├── RateLimitedError           its key's requests or tokens a minute are used up
+    │   │   └── BudgetSpentError           its workload's budget of the day is spent
     │   ├── LakeConflictError          another writer kept winning the commit
     │   ├── SpoolBusyError             another drain works on the same spool
     │   └── TrainingInterruptedError   the training process was killed; run again to resume
     └── TerminalError             somebody must change something first: flows do not retry
         ├── ConfigError                a file or a setting is wrong; lists every problem at once
         ├── BadRequestError            a caller's request cannot be honoured (HTTP 4xx)
-        │   └── UnknownModelError
+        │   ├── UnknownModelError
+        │   └── KeyRefusedError            no gateway key, or not one for this (HTTP 401, 403)
         ├── BadRecordError             a row cannot become a record; goes to quarantine
         ├── LakeSchemaError            the lake was written by a newer Flywheel
         ├── LakeFormatError            a table uses a Delta feature Flywheel would misread
@@ -34,7 +38,10 @@ Classes take facts, keep them as attributes and write their own sentence: what w
 found, what is valid, and the next command to type.
 """
 
+import math
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
 
 
 class FlywheelError(Exception):
@@ -63,6 +70,57 @@ class EngineBusyError(TransientError):
     def __init__(self, reason: str, *, status: int = 429, retry_after_s: int = 1) -> None:
         self.reason, self.status, self.retry_after_s = reason, status, retry_after_s
         super().__init__(f"{reason}; try again in {retry_after_s} s")
+
+
+class LimitReachedError(TransientError):
+    """A caller must wait: `status`, `kind` and `code` are what OpenAI answers with."""
+
+    status = 429
+    code: str
+    kind: str
+    """`type` of OpenAI's error object."""
+    reason: Literal["requests", "tokens", "budget"]
+    retry_after_s: int
+
+    def __init__(self, message: str) -> None:
+        self.headers: dict[str, str] = {}
+        """`x-ratelimit-*`, for the reply."""
+        super().__init__(message)
+
+
+class RateLimitedError(LimitReachedError):
+    """A key's requests or tokens of this minute are used up."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, key: str, kind: Literal["requests", "tokens"], limit: int, wait_s: float
+    ) -> None:
+        self.key, self.kind, self.reason, self.limit = key, kind, kind, limit
+        self.retry_after_s = max(1, math.ceil(wait_s))
+        super().__init__(
+            f"key {key!r} may use {limit} {kind} a minute and has: try again in "
+            f"{self.retry_after_s} s"
+        )
+
+
+class BudgetSpentError(LimitReachedError):
+    """A workload's budget of the day is spent."""
+
+    code = kind = "insufficient_quota"
+    reason = "budget"
+
+    def __init__(
+        self, workload: str, *, spent_usd: float, budget_usd: float, now: datetime, resets: datetime
+    ) -> None:
+        self.workload, self.spent_usd, self.budget_usd = workload, spent_usd, budget_usd
+        self.resets_at = resets
+        self.retry_after_s = max(1, math.ceil((resets - now).total_seconds()))
+        super().__init__(
+            f"the daily budget of {workload} is spent: {spent_usd:.4f} of {budget_usd:.4f} USD "
+            f"(gateway.daily_budget_usd). It resets at {resets:%Y-%m-%dT%H:%M:%SZ}, in "
+            f"{self.retry_after_s} s"
+        )
 
 
 class LakeConflictError(TransientError):
@@ -128,6 +186,33 @@ class UnknownModelError(BadRequestError):
             f"model {model!r} is not served here; served: {', '.join(self.known) or served}",
             param="model",
             code="model_not_found",
+        )
+
+
+class KeyRefusedError(BadRequestError):
+    """A call without a gateway key, or with one that does not open what it asks for."""
+
+    status = 401
+
+    def __init__(
+        self,
+        reason: Literal["missing", "unknown", "revoked", "workload"],
+        *,
+        key: str = "",
+        workload: str = "",
+    ) -> None:
+        self.reason, self.key, self.workload = reason, key, workload
+        sentence = {
+            "missing": "no API key was given: send `Authorization: Bearer <key>`",
+            "unknown": "this API key is not known here",
+            "revoked": f"the API key {key!r} was revoked",
+            "workload": f"the API key {key!r} is not for {workload}",
+        }[reason]
+        if reason == "workload":
+            self.status = 403
+        super().__init__(
+            f"{sentence}. `flywheel keys create` makes one.",
+            code="model_not_found" if reason == "workload" else "invalid_api_key",
         )
 
 

@@ -444,6 +444,8 @@ class Exchange(Record):
     status: Status = "ok"
     error_type: str | None = None
     error_message: str | None = None
+    cost_usd: Finite | None = None
+    """By the gateway's price table; NULL where it does not know the model or the tokens."""
     subject_key: str | None = None
     inclusion_prob: Share | None = 1.0
     tags: JsonObject = Field(default_factory=dict)

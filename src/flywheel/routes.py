@@ -145,6 +145,9 @@ class GatewaySection(Section):
     providers: dict[str, ProviderSection] = Field(default_factory=dict)
     routes: dict[str, RouteSection] = Field(default_factory=dict)
     """By model name. The workload's alias needs no entry: the champion answers it."""
+    daily_budget_usd: Positive | None = None
+    """Spent by UTC day, over all gateways of a home; then calls are refused with 429 until
+    midnight. Needs a price table (FLYWHEEL_PRICES): a call of unknown cost spends nothing."""
 
     @model_validator(mode="after")
     def _providers_exist(self) -> Self:

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Bearer token of the gateway's admin port. Empty: the one in <home>/admin-token."""
     subject_key_secret: SecretStr = SecretStr("")
     """Key of the HMAC that makes `subject_key` of a subject's identifier. Empty: none is stored."""
+    prices: Path | None = None
+    """The price table, YAML. Without one every cost is unknown, and no budget is ever spent."""
 
     @classmethod
     def load(cls, *, home: Path | None = None) -> Self:
@@ -90,6 +92,16 @@ class Settings(BaseSettings):
     def spool_dir(self) -> Path:
         """Where the gateway appends what it captures."""
         return self.root / "spool"
+
+    @property
+    def gateway_keys_file(self) -> Path:
+        """The gateway's API keys, hashed. While there is no such file the gateway is open."""
+        return self.root / "gateway-keys.json"
+
+    @property
+    def gateway_dir(self) -> Path:
+        """What each gateway process has spent today."""
+        return self.root / "gateway"
 
     @property
     def adapter_dir(self) -> Path:

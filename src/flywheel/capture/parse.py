@@ -80,6 +80,7 @@ _COPIED = (
     "request_model",
     "adapter",
     "arm",
+    "cost_usd",
     "subject_key",
     "inclusion_prob",
     "tags",

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import capture, dataset, label, lake, run
+from flywheel.cli import capture, dataset, keys, label, lake, run
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
 from flywheel.cli.engine import engine
@@ -16,6 +16,7 @@ from flywheel.cli.gate import gate
 from flywheel.cli.gateway import gateway
 from flywheel.cli.init import init
 from flywheel.cli.promote import promote, roll_forward, rollback, status
+from flywheel.cli.report import report
 from flywheel.cli.run import deploy
 from flywheel.cli.schemas import schemas
 from flywheel.cli.sql import sql
@@ -46,11 +47,13 @@ for verb in (
     roll_forward,
     status,
     deploy,
+    report,
     sql,
     schemas,
 ):
     app.command()(verb)
 app.add_typer(capture.app, name="capture")
+app.add_typer(keys.app, name="keys")
 app.add_typer(label.app, name="label")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(run.app, name="run")

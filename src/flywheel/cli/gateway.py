@@ -71,6 +71,9 @@ def gateway(
         engine_urls=tuple(engine_url or settings.engine_urls),
         max_body_bytes=int(max_body_mb * 1e6),
         subject_secret=settings.subject_key_secret,
+        keys_file=settings.gateway_keys_file,
+        spend_dir=settings.gateway_dir,
+        prices_file=settings.prices,
     )
 
     def told(public_url: str, admin_url: str) -> None:

@@ -30,6 +30,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "label_agreement": ("judgements",),
     "adapter_lineage": ("adapters", "snapshots", "decisions", "releases"),
     "cost_daily": ("interactions", "assessments"),
+    "route_requests": ("interactions",),
 }
 """Every view, with the tables and views it reads."""
 

@@ -4,14 +4,18 @@ Input: workloads, a sink for what is captured, a source of releases. Output: aio
 Command: `flywheel gateway`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 from aiohttp import web
 from pydantic import Field, JsonValue, SecretStr
 
-from flywheel.errors import ConfigError, UnknownModelError
+from flywheel.errors import ConfigError, KeyRefusedError, UnknownModelError
+from flywheel.prices import PriceTable
 from flywheel.records import JsonObject, Record
 from flywheel.serve.gateway.admin import AdminEndpoints, require_token
+from flywheel.serve.gateway.admission import Admission, refusal
 from flywheel.serve.gateway.checks import build_checks
 from flywheel.serve.gateway.dispatch import Dispatcher
 from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
@@ -38,6 +42,12 @@ class GatewayConfig(Record):
     shutdown_timeout_s: float = 15.0
     """How long requests in flight may take to finish after SIGTERM."""
     subject_secret: SecretStr = SecretStr("")
+    keys_file: Path | None = None
+    """The gateway's API keys; while there is no such file everybody is let in."""
+    spend_dir: Path | None = None
+    """Where it is kept what was spent today. None: no keys, limits or budgets are looked at."""
+    prices_file: Path | None = None
+    """What a token costs. None: every cost is unknown."""
 
 
 class Gateway:
@@ -71,12 +81,25 @@ class Gateway:
         )
         self.providers = build_providers(workloads, config.engine_urls)
         self.checks = build_checks(workloads)
+        self.admission = self._open_door(workloads)
         self.is_stopping = False
 
     @property
     def is_ready(self) -> bool:
         """Whether releases are loaded, the spool takes records, and nobody asked to stop."""
         return self.watcher.loaded.is_set() and self.sink.is_writable and not self.is_stopping
+
+    def _open_door(self, workloads: Sequence[Workload]) -> Admission | None:
+        config = self.config
+        if config.keys_file is None or config.spend_dir is None:
+            return None
+        return Admission.open(
+            keys_file=config.keys_file,
+            spend_dir=config.spend_dir,
+            prices=PriceTable.load(config.prices_file),
+            workloads=workloads,
+            metrics=self.metrics,
+        )
 
     def reload(self) -> None:
         """Reads the workload files again; what is in flight ends as it began.
@@ -92,10 +115,13 @@ class Gateway:
         workloads = self._load()
         routes, checks = RouteTable(workloads), build_checks(workloads)
         providers = build_providers(workloads, self.config.engine_urls)
+        prices = PriceTable.load(self.config.prices_file)
         self.routes.replace(routes)
         self.providers.replace(providers)
         self.checks.clear()
         self.checks.update(checks)
+        if self.admission is not None:
+            self.admission.reload(workloads, prices)
         self.metrics.reloads += 1
 
     async def start(self) -> None:
@@ -107,13 +133,15 @@ class Gateway:
         """Ends both. The sink is its owner's to close."""
         await self.watcher.stop()
         await self.providers.close()
+        if self.admission is not None:
+            await asyncio.to_thread(self.admission.close)
 
 
 def create_app(gateway: Gateway) -> web.Application:
     """The public application; it starts and closes the gateway."""
     secret = gateway.config.subject_secret.get_secret_value().encode()
     app = web.Application(client_max_size=gateway.config.max_body_bytes)
-    recorder = Recorder(gateway.sink, gateway.metrics)
+    recorder = Recorder(gateway.sink, gateway.metrics, gateway.admission)
     parts = Parts(
         gateway.routes,
         Dispatcher(gateway.providers, gateway.metrics),
@@ -121,8 +149,11 @@ def create_app(gateway: Gateway) -> web.Application:
         is_loaded=gateway.watcher.loaded.is_set,
         subject_secret=secret,
         checks=gateway.checks,
+        admission=gateway.admission,
     )
-    feedback = FeedbackEndpoint(gateway.routes, recorder, subject_secret=secret)
+    feedback = FeedbackEndpoint(
+        gateway.routes, recorder, subject_secret=secret, admission=gateway.admission
+    )
     looks = _Looks(gateway)
     for surface in SURFACES:
         app.router.add_post(f"/v1/{surface.path}", ModelEndpoint(parts, surface).__call__)
@@ -173,15 +204,28 @@ class _Looks:
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models: the aliases."""
+        if (refused := self._refused(request)) is not None:
+            return refused
         routes = self._gateway.routes.all()
         return json_reply({"object": "list", "data": [_as_model(route) for route in routes]})
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{name}: one of them, 404 where there is none."""
+        if (refused := self._refused(request)) is not None:
+            return refused
         try:
             return json_reply(_as_model(self._gateway.routes.find(request.match_info["name"])))
         except UnknownModelError as error:
             return bad_request(str(error), status=404, param=error.param, code=error.code)
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        """The reply to somebody without a key, where one is needed."""
+        try:
+            if self._gateway.admission is not None:
+                self._gateway.admission.authenticate(request.headers)
+        except KeyRefusedError as error:
+            return refusal(error)
+        return None
 
     async def healthz(self, request: web.Request) -> web.Response:
         """GET /healthz: the process answers."""

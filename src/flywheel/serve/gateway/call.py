@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
+from flywheel.prices import TokenUsage
 from flywheel.records import Exchange, JsonObject, Status, new_id, utcnow
+from flywheel.serve.gateway.admission import Grant
 from flywheel.serve.gateway.dispatch import Attempt
 from flywheel.serve.gateway.identity import (
     read_conversation,
@@ -21,6 +23,10 @@ from flywheel.serve.gateway.identity import (
 )
 from flywheel.serve.gateway.routing import Route, Target
 from flywheel.serve.gateway.surface import Surface
+from flywheel.serve.gateway.usage import TAIL_BYTES, usage_in
+
+_TAIL_CHUNKS = 64
+"""Of a stream: usage comes in the last events."""
 
 
 class Arrival:
@@ -88,6 +94,9 @@ class Call:
         self.attempts: Sequence[Attempt] = ()
         """Those asked in vain."""
         self.tags: JsonObject = {}
+        self.grant: Grant | None = None
+        """Under which it was let in; None where nobody looks."""
+        self.cost_usd: float | None = None
         self._chunks: list[bytes] = []
         self._end = surface.end_of_stream()
         self.first_byte_ms: float | None = None
@@ -122,7 +131,14 @@ class Call:
         further = Call(Arrival(), self.route, self.surface, inbound, subject_secret=secret)
         further.conversation_id = self.conversation_id or self.arrival.interaction_id
         further.plan, further.target = plan, plan[0]
+        further.grant = self.grant and self.grant.again()
         return further
+
+    def usage(self) -> TokenUsage | None:
+        """The tokens the answer says it took, read off its last bytes."""
+        chunks = self._chunks[-_TAIL_CHUNKS:] if self.is_streamed else self._chunks
+        tail = b"".join(chunks)
+        return usage_in(tail[-TAIL_BYTES:] if self.is_streamed else tail, self.is_streamed)
 
     def answered_by(self, target: Target, attempts: Sequence[Attempt]) -> None:
         """Says who answers, and who was asked before in vain."""
@@ -167,6 +183,7 @@ class Call:
             status=outcome.status,
             error_type=outcome.error_type,
             error_message=outcome.error_message,
+            cost_usd=self.cost_usd,
             subject_key=self._subject_key,
             inclusion_prob=route.sample,
             tags=self._all_tags(encoding),

@@ -244,6 +244,7 @@ class CheckedAnswers:
 def _reply(call: Call, said: Said, *, told_logprobs: bool) -> web.Response:
     """The answer as the client asked for it: whole or as a stream, logprobs or none."""
     own = flywheel_headers(said.call.arrival.interaction_id, said.call.target)
+    own.update(call.grant.headers if call.grant is not None else {})
     if not said.payload:
         return unavailable(
             said.outcome.error_message or "no answer",

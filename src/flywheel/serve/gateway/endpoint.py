@@ -18,8 +18,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from pydantic_core import from_json, to_json
 
-from flywheel.errors import BadRequestError
+from flywheel.errors import BadRequestError, KeyRefusedError, LimitReachedError
 from flywheel.records import JsonObject
+from flywheel.serve.gateway.admission import Admission, refusal
 from flywheel.serve.gateway.call import Arrival, Call, Inbound, Outcome
 from flywheel.serve.gateway.checked import GONE, CheckedAnswers
 from flywheel.serve.gateway.checks import RouteChecks
@@ -73,6 +74,8 @@ class Parts:
     """Key of the HMAC of a person's identifier; empty stores none."""
     checks: dict[str, RouteChecks]
     """Of the routes that look at answers before they leave; by alias."""
+    admission: Admission | None = None
+    """The door: keys, limits, budgets. None lets everybody in."""
 
 
 class ModelEndpoint:
@@ -93,10 +96,18 @@ class ModelEndpoint:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         arrival = Arrival()
+        admission, grant = self._parts.admission, None
         try:
+            if admission is not None:  # before anything is read on behalf of a stranger
+                admission.authenticate(request.headers)
             raw = await request.read()
             body, alias = _understand(raw)
             route = self._parts.routes.find(alias)
+            if admission is not None:
+                grant = admission.admit(request.headers, route.workload)
+        except (KeyRefusedError, LimitReachedError) as error:
+            self._metrics.refused[error.status] += 1
+            return refusal(error, flywheel_headers(arrival.interaction_id, None))
         except web.HTTPRequestEntityTooLarge as error:
             return self._refuse(arrival, BadRequestError(str(error.text)), status=413)
         except BadRequestError as error:
@@ -106,6 +117,7 @@ class ModelEndpoint:
         inbound = Inbound(raw, body, request.headers)
         secret = self._parts.subject_secret
         call = Call(arrival, route, self._surface, inbound, subject_secret=secret)
+        call.grant = grant
         try:
             reply = await self._forward(request, call, body)
             await self._recorder.settled(call)  # what is not streamed leaves after this returns
@@ -222,7 +234,10 @@ def _understand(raw: bytes) -> tuple[JsonObject, str]:
 
 
 def _own_headers(call: Call) -> CIMultiDict[str]:
-    return flywheel_headers(call.arrival.interaction_id, call.target)
+    headers = flywheel_headers(call.arrival.interaction_id, call.target)
+    if call.grant is not None:
+        headers.update(call.grant.headers)
+    return headers
 
 
 def onward_headers(client: Mapping[str, str], call: Call) -> CIMultiDict[str]:
@@ -232,6 +247,8 @@ def onward_headers(client: Mapping[str, str], call: Call) -> CIMultiDict[str]:
         for name, value in client.items()
         if (lower := name.lower()) not in _KEPT_HERE and not lower.startswith("x-flywheel-")
     )
+    if call.grant is not None and call.grant.key is not None:
+        headers.popall("Authorization", None)  # it is the gateway's own key
     headers["Content-Type"] = "application/json"
     headers["Accept-Encoding"] = "identity"
     if call.trace is not None:

@@ -8,8 +8,9 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from flywheel.errors import BadRequestError
+from flywheel.errors import BadRequestError, KeyRefusedError
 from flywheel.records import Feedback, new_id, utcnow
+from flywheel.serve.gateway.admission import Admission, refusal
 from flywheel.serve.gateway.identity import pseudonym
 from flywheel.serve.gateway.recorder import Recorder
 from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
@@ -24,10 +25,19 @@ class FeedbackEndpoint:
         recorder: where it is kept and counted.
         subject_secret: with one, an end user's `source_id` is kept as its HMAC; two judgements of
             one person still meet.
+        admission: whose keys are asked for; None asks for none.
     """
 
-    def __init__(self, routes: RouteTable, recorder: Recorder, *, subject_secret: bytes) -> None:
+    def __init__(
+        self,
+        routes: RouteTable,
+        recorder: Recorder,
+        *,
+        subject_secret: bytes,
+        admission: Admission | None = None,
+    ) -> None:
         self._routes, self._sink, self._metrics = routes, recorder.sink, recorder.metrics
+        self._admission = admission
         self._subject_secret = subject_secret
 
     async def __call__(self, request: web.Request) -> web.Response:
@@ -38,6 +48,8 @@ class FeedbackEndpoint:
 
     async def _answer(self, request: web.Request) -> web.Response:
         try:
+            if self._admission is not None:
+                self._admission.authenticate(request.headers)
             feedback = Feedback.model_validate_json(await request.read())
             if feedback.workload is not None:
                 self._routes.of(feedback.workload)
@@ -45,6 +57,8 @@ class FeedbackEndpoint:
             return bad_request(str(error.text), status=413)
         except ValidationError as error:
             return _invalid(error)
+        except KeyRefusedError as error:
+            return refusal(error)
         except BadRequestError as error:
             return bad_request(str(error), status=422, param=error.param, code=error.code)
         stored = self._completed(feedback)

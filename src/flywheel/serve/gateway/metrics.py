@@ -6,9 +6,11 @@ hand, because on the request path a counter should cost a dictionary update and 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from flywheel.prices import TokenUsage
 from flywheel.records import CaptureCounters
+from flywheel.serve.gateway.budget import BudgetState
 from flywheel.serve.gateway.routing import Route
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -52,6 +54,17 @@ class Metrics:
         self.feedback: Counter[int] = Counter()
         self.upstream_failures: Counter[str] = Counter()
         """By error_type."""
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        """Calls not let in, by workload (empty while no key tells) and reason: key_missing,
+        key_unknown, key_revoked, key_workload, requests, tokens, budget."""
+        self.tokens: Counter[tuple[str, str, str]] = Counter()
+        """By workload, model and kind; `cached` is part of `input`."""
+        self.cost_usd: dict[tuple[str, str], float] = {}
+        """By workload and model; calls of unknown cost are not in it."""
+        self.unknown_cost: Counter[tuple[str, str]] = Counter()
+        """Calls without a price or without token counts, by workload and model."""
+        self.budgets: Callable[[], Sequence[BudgetState]] = tuple
+        """Where each workload stands today."""
         self.upstream_retries = 0
         """Connections that failed before a byte of an answer, taken up by the next replica."""
         self.attempts: Counter[tuple[str, str]] = Counter()
@@ -62,10 +75,25 @@ class Metrics:
         self.duration = Histogram()
         self.first_token = Histogram()
 
+    def spent(
+        self, workload: str, model: str, usage: TokenUsage | None, cost_usd: float | None
+    ) -> None:
+        """Counts the tokens and the cost of one call."""
+        if usage is not None:
+            self.tokens[workload, model, "input"] += usage.input_tokens
+            self.tokens[workload, model, "output"] += usage.output_tokens
+            self.tokens[workload, model, "cached"] += usage.cached_input_tokens or 0
+        if cost_usd is None:
+            self.unknown_cost[workload, model] += 1
+        else:
+            known = self.cost_usd.get((workload, model), 0.0)
+            self.cost_usd[workload, model] = known + cost_usd
+
     def render(self, routes: Sequence[Route], capture: CaptureCounters, *, is_ready: bool) -> str:
         """The page at /metrics."""
         lines = [
             *self._request_lines(),
+            *self._spending_lines(),
             *_family("flywheel_gateway_ready", "gauge", {"": int(is_ready)}),
             *_family(
                 "flywheel_gateway_release_epoch",
@@ -104,6 +132,26 @@ class Metrics:
         yield f"# TYPE {prefix}_first_token_seconds histogram"
         yield from self.first_token.lines(f"{prefix}_first_token_seconds")
 
+    def _spending_lines(self) -> Iterator[str]:
+        prefix = "flywheel_gateway"
+        refusals = {_labels(workload=w, reason=r): n for (w, r), n in self.refusals.items()}
+        yield from _family(f"{prefix}_refusals_total", "counter", refusals)
+        tokens = {_labels(workload=w, model=m, kind=k): n for (w, m, k), n in self.tokens.items()}
+        yield from _family(f"{prefix}_tokens_total", "counter", tokens)
+        cost = {_labels(workload=w, model=m): usd for (w, m), usd in self.cost_usd.items()}
+        yield from _family(f"{prefix}_cost_usd_total", "counter", cost)
+        unknown = {_labels(workload=w, model=m): n for (w, m), n in self.unknown_cost.items()}
+        yield from _family(f"{prefix}_unknown_cost_total", "counter", unknown)
+        states = self.budgets()
+        budgets = {
+            _labels(workload=s.workload): s.budget_usd for s in states if s.budget_usd is not None
+        }
+        yield from _family(f"{prefix}_daily_budget_usd", "gauge", budgets)
+        spent = {_labels(workload=s.workload): s.spend.usd for s in states}
+        yield from _family(f"{prefix}_spent_today_usd", "gauge", spent)
+        missed = {_labels(workload=s.workload): s.spend.unknown for s in states}
+        yield from _family(f"{prefix}_unknown_cost_today", "gauge", missed)
+
 
 def _capture_lines(capture: CaptureCounters) -> Iterator[str]:
     prefix = "flywheel_capture"
@@ -117,7 +165,7 @@ def _capture_lines(capture: CaptureCounters) -> Iterator[str]:
     yield from _family(f"{prefix}_dropped_total", "counter", dropped)
 
 
-def _family(name: str, kind: str, series: Mapping[str, int]) -> Iterator[str]:
+def _family(name: str, kind: str, series: Mapping[str, int] | Mapping[str, float]) -> Iterator[str]:
     yield f"# TYPE {name} {kind}"
     for labels, value in series.items():
         yield f"{name}{labels} {value}"

@@ -7,6 +7,7 @@ import zlib
 from typing import Literal, Protocol
 
 from flywheel.records import CaptureCounters, Durability, Exchange, Feedback
+from flywheel.serve.gateway.admission import Admission
 from flywheel.serve.gateway.call import Call, Outcome
 from flywheel.serve.gateway.metrics import Metrics
 
@@ -49,8 +50,10 @@ class CaptureSink(Protocol):
 class Recorder:
     """Records each call once."""
 
-    def __init__(self, sink: CaptureSink, metrics: Metrics) -> None:
-        self.sink, self.metrics = sink, metrics
+    def __init__(
+        self, sink: CaptureSink, metrics: Metrics, admission: Admission | None = None
+    ) -> None:
+        self.sink, self.metrics, self._admission = sink, metrics, admission
 
     def finish(self, call: Call, outcome: Outcome) -> None:
         """Records the end of a call; whatever comes after its end changes nothing."""
@@ -59,6 +62,9 @@ class Recorder:
         call.is_recorded = True
         duration_ms = call.duration_ms
         self._count(call, outcome, duration_ms)
+        if self._admission is not None and call.grant is not None:
+            usage, model = call.usage(), call.target.model
+            call.cost_usd = self._admission.settle(call.grant, usage, model)
         if _is_sampled(call):
             durability = call.route.durability
             record = call.exchange(outcome, duration_ms=duration_ms)
