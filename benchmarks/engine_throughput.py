@@ -1,10 +1,12 @@
 """The engine over HTTP beside plain `transformers` and PEFT, in the same run.
 
 Each round measures four ways to answer one after the other, so that a noisy machine disturbs all
-alike; the table shows the best round of each. Prompts are random token ids, 60 a prompt and all
-different, so nothing is found in a cache; answers are 32 tokens. The batch of `generate` begins and
-ends together, which suits it best; the engine takes requests as they come. Then adapters are loaded
-while one answer streams, and the time between its tokens is compared with the rest of the stream.
+alike; the table shows the median round of each, and the engine's ratio to its peer. Prompts are
+random token ids, 60 a prompt and all different, so nothing is found in a cache; answers are 32
+tokens. The batch of `generate` begins and ends together, which suits it best; the engine takes
+requests as they come. Then adapters are loaded while one answer streams, and the time between its
+tokens is compared with the rest of the stream; the same with PEFT's own `load_adapter`, called in
+one thread while another writes tokens.
 
 Command: `make bench NAME=engine_throughput`. Output: two tables, and
 benchmarks/results/engine_throughput.json. It takes about five minutes on two cores.
@@ -18,6 +20,7 @@ import platform
 import random
 import statistics
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,6 +43,7 @@ RESULTS = Path(__file__).parent / "results" / "engine_throughput.json"
 BASE = "base"
 ADAPTERS = 4
 LOADS = 6
+MIXED = ("engine over HTTP, 4 adapters mixed", "PEFT generate, 4 adapters mixed")
 Measure = Callable[[int, int], float]
 """(requests at once, round) to seconds."""
 
@@ -94,6 +98,47 @@ class Plain:
             model.generate(input_ids=ids, **options)
         return time.perf_counter() - started
 
+    def load_while_writing(
+        self, store: Path, names: Sequence[str], prompt: list[int]
+    ) -> dict[str, list[float]]:
+        """PEFT's `load_adapter` while a thread writes tokens; as `load_while_streaming`."""
+        tokens: list[float] = []
+        spans: list[tuple[float, float]] = []
+        stop = threading.Event()
+
+        def write() -> None:
+            step = {"input_ids": torch.tensor([prompt]), "adapter_names": [names[0]]}
+            cache = None
+            with torch.inference_mode():
+                while not stop.is_set():
+                    output = self.adapted(**step, past_key_values=cache, use_cache=True)
+                    cache = output.past_key_values
+                    step["input_ids"] = output.logits[:, -1:].argmax(-1)
+                    tokens.append(time.perf_counter())
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        for at in range(LOADS):
+            while len(tokens) < 20 * (at + 1):
+                time.sleep(0.005)
+            started = time.perf_counter()
+            name = names[at % len(names)]
+            self.adapted.load_adapter(store / name, adapter_name=f"again-{at}")
+            spans.append((started, time.perf_counter()))
+        stop.set()
+        writing.join()
+        return gaps(tokens, spans)
+
+
+def gaps(tokens: Sequence[float], spans: Sequence[tuple[float, float]]) -> dict[str, list[float]]:
+    """Seconds: of the loads, between tokens during them, and between the other tokens."""
+    during: list[float] = []
+    others: list[float] = []
+    for before, after in zip(tokens, tokens[1:], strict=False):
+        is_during = any(before < end and after > start for start, end in spans)
+        (during if is_during else others).append(after - before)
+    return {"loads": [end - start for start, end in spans], "during": during, "others": others}
+
 
 async def ask_all(url: str, batch: list[list[int]], models: list[str], tokens: int) -> float:
     """Time until all of the requests, sent at once, are answered."""
@@ -147,12 +192,7 @@ async def load_while_streaming(
             seconds = await load(session, url, f"again-{at}", names[at % len(names)])
             spans.append((time.perf_counter() - seconds, time.perf_counter()))
         await writing
-    during: list[float] = []
-    others: list[float] = []
-    for before, after in zip(tokens, tokens[1:], strict=False):
-        is_during = any(before < end and after > start for start, end in spans)
-        (during if is_during else others).append(after - before)
-    return {"loads": [end - start for start, end in spans], "during": during, "others": others}
+    return gaps(tokens, spans)
 
 
 def measure(
@@ -198,9 +238,9 @@ def ways_to_answer(
 def show(
     seconds: dict[str, dict[int, list[float]]], tokens: int, console: Console
 ) -> dict[str, dict[int, float]]:
-    """Prints and returns tokens per second, of the best round of each."""
+    """Prints and returns tokens per second, of the median round of each."""
     speeds = {
-        way: {c: c * tokens / min(rounds) for c, rounds in by_count.items()}
+        way: {c: c * tokens / statistics.median(rounds) for c, rounds in by_count.items()}
         for way, by_count in seconds.items()
     }
     table = Table(title="Tokens per second, by requests at once", title_justify="left")
@@ -209,13 +249,16 @@ def show(
         table.add_column(str(c), justify="right")
     for way, by_count in speeds.items():
         table.add_row(way, *(f"{speed:.0f}" for speed in by_count.values()))
+    for engine, peer in (("engine over HTTP, base", "transformers generate, base"), MIXED):
+        ratios = (speeds[engine][c] / speeds[peer][c] for c in speeds[engine])
+        table.add_row(f"{engine} / {peer}", *(f"{ratio:.2f} x" for ratio in ratios))
     console.print(table)
     return speeds
 
 
-def show_loads(found: dict[str, list[float]], console: Console) -> None:
+def show_loads(title: str, found: dict[str, list[float]], console: Console) -> None:
     """Prints what loading took and what a running answer felt of it."""
-    table = Table(title="Milliseconds", title_justify="left")
+    table = Table(title=f"{title}, milliseconds", title_justify="left")
     for heading in ("", "median", "longest"):
         table.add_column(heading, justify="right" if heading else "left")
     labels = {
@@ -258,7 +301,9 @@ def main() -> None:
             speeds = show(seconds, args.tokens, console)
             prompt = prompts(1, args.prompt, engine.model.vocabulary, 0)[0]
             loads = asyncio.run(load_while_streaming(url, names, prompt))
-            show_loads(loads, console)
+            show_loads("The engine", loads, console)
+            peer_loads = plain.load_while_writing(store, names, prompt)
+            show_loads("PEFT's load_adapter in a thread", peer_loads, console)
             facts = {"device": str(engine.model.device), "dtype": str(engine.model.like.dtype)}
     result = {
         **facts,
@@ -270,14 +315,21 @@ def main() -> None:
         "peft": version("peft"),
         "tokens_per_second": speeds,
         "seconds_of_rounds": seconds,
-        "adapter_load_s": loads["loads"],
-        "longest_between_tokens_during_a_load_s": max(loads["during"]),
-        "longest_between_tokens_otherwise_s": max(loads["others"]),
-        "median_between_tokens_s": statistics.median(loads["others"]),
+        "engine_loads": _summary(loads),
+        "peft_loads": _summary(peer_loads),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print(f"written: {RESULTS}")
+
+
+def _summary(found: dict[str, list[float]]) -> dict[str, object]:
+    return {
+        "adapter_load_s": found["loads"],
+        "longest_between_tokens_during_a_load_s": max(found["during"]),
+        "longest_between_tokens_otherwise_s": max(found["others"]),
+        "median_between_tokens_s": statistics.median(found["others"]),
+    }
 
 
 async def _load_all(url: str, names: Sequence[str]) -> None:

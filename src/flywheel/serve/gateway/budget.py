@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -45,6 +46,18 @@ class Spend(Record):
             calls=self.calls + other.calls,
             unknown=self.unknown + other.unknown,
         )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A Spend that grows: on the request path a frozen record a call would cost too much."""
+
+    usd: float = 0.0
+    calls: int = 0
+    unknown: int = 0
+
+    def frozen(self) -> Spend:
+        return Spend(usd=self.usd, calls=self.calls, unknown=self.unknown)
 
 
 class SpendFile(Record):
@@ -110,7 +123,7 @@ class DailyBudgets:
         self._budgets = dict(budgets)
         self.writer = new_id()
         self._lock = threading.Lock()
-        self._own: dict[date, dict[str, Spend]] = {}
+        self._own: dict[date, dict[str, _Tally]] = {}
         self._changed: set[date] = set()
         self._others: dict[date, dict[str, Spend]] = {}
         self._is_failing = False
@@ -139,7 +152,10 @@ class DailyBudgets:
             return
         now = self._now()
         day = now.astimezone(UTC).date()
-        spent = self._spend(day, workload).usd
+        with self._lock:
+            own = self._own.get(day, {}).get(workload)
+            others = self._others.get(day, {}).get(workload)
+        spent = (own.usd if own is not None else 0.0) + (others.usd if others is not None else 0.0)
         if spent >= budget:
             raise BudgetSpentError(
                 workload, spent_usd=spent, budget_usd=budget, now=now, resets=_midnight_after(day)
@@ -151,11 +167,14 @@ class DailyBudgets:
 
     def spend(self, workload: str, cost_usd: float | None) -> None:
         """Counts a call that was answered, on the day it was answered."""
-        one = Spend(unknown=1) if cost_usd is None else Spend(usd=cost_usd, calls=1)
         day = self._today()
         with self._lock:
-            own = self._own.setdefault(day, {})
-            own[workload] = own.get(workload, Spend()).plus(one)
+            tally = self._own.setdefault(day, {}).setdefault(workload, _Tally())
+            if cost_usd is None:
+                tally.unknown += 1
+            else:
+                tally.usd += cost_usd
+                tally.calls += 1
             self._changed.add(day)
 
     def states(self) -> list[BudgetState]:
@@ -179,7 +198,10 @@ class DailyBudgets:
         """Writes what this process spent and reads what the others did."""
         today = self._today()
         with self._lock:
-            changed = {day: dict(self._own[day]) for day in self._changed}
+            changed = {
+                day: {name: tally.frozen() for name, tally in self._own[day].items()}
+                for day in self._changed
+            }
             self._changed.clear()
         for day, workloads in changed.items():
             self._write(SpendFile(day=day, writer=self.writer, workloads=workloads))
@@ -198,9 +220,9 @@ class DailyBudgets:
 
     def _spend(self, day: date, workload: str) -> Spend:
         with self._lock:
-            own = self._own.get(day, {}).get(workload)
-            others = self._others.get(day, {}).get(workload)
-        return (own or Spend()).plus(others or Spend())
+            own = self._own.get(day, {}).get(workload, _Tally()).frozen()
+            others = self._others.get(day, {}).get(workload, Spend())
+        return own.plus(others)
 
     def _run(self) -> None:
         while not self._stop.wait(WRITE_S):
