@@ -113,3 +113,12 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(
     with pytest.raises(openai.RateLimitError) as caught:
         ask(client(door, token), "coding")
     assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+def test_a_stream_that_hides_its_tokens_is_limited_all_the_same(
+    door: RunningGateway, keys: Path
+) -> None:
+    token = make_key(door, keys, "quiet", workloads=["*"], tokens_per_minute=10)
+    list(ask(client(door, token), "coding", stream=True))
+    with pytest.raises(openai.RateLimitError):
+        ask(client(door, token), "coding")

@@ -140,6 +140,11 @@ class Call:
         tail = b"".join(chunks)
         return usage_in(tail[-TAIL_BYTES:] if self.is_streamed else tail, self.is_streamed)
 
+    @property
+    def estimated_tokens(self) -> int:
+        """For a limit, where the server reports none: four bytes a token asked, a chunk one."""
+        return len(self._inbound.raw) // 4 + len(self._chunks)
+
     def answered_by(self, target: Target, attempts: Sequence[Attempt]) -> None:
         """Says who answers, and who was asked before in vain."""
         self.target, self.attempts = target, attempts

@@ -63,8 +63,12 @@ class Recorder:
         duration_ms = call.duration_ms
         self._count(call, outcome, duration_ms)
         if self._admission is not None and call.grant is not None:
-            usage, model = call.usage(), call.target.model
-            call.cost_usd = self._admission.settle(call.grant, usage, model)
+            call.cost_usd = self._admission.settle(
+                call.grant,
+                call.usage(),
+                call.target.model,
+                estimated_tokens=call.estimated_tokens,
+            )
         if _is_sampled(call):
             durability = call.route.durability
             record = call.exchange(outcome, duration_ms=duration_ms)
