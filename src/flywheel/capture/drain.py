@@ -13,7 +13,7 @@ judgements, because a judgement may take its workload from the call it judges.
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,13 +22,14 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from flywheel.capture.folder import SpoolFolder
-from flywheel.capture.parse import to_assessment, to_interaction
-from flywheel.capture.resolve import resolve_workloads
+from flywheel.capture.parse import sentences, to_assessment, to_interaction
+from flywheel.capture.redact import Redactor, Redactors
+from flywheel.capture.resolve import conversations_of, resolve_workloads
 from flywheel.capture.seal import seal_live_writers
 from flywheel.capture.segment import Damage, Frame, SegmentHeader, decode_header, read_frames
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.records import Exchange, Feedback, QuarantineRecord, Record
+from flywheel.records import Exchange, Feedback, Interaction, QuarantineRecord, Record
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def drain(
     spool_dir: Path,
     lake: Lake,
     *,
+    redactors: Mapping[str, Redactor] | None = None,
     on_progress: OnProgress | None = None,
     seal_timeout_s: float = 10.0,
 ) -> DrainReport:
@@ -93,6 +95,7 @@ def drain(
     Args:
         spool_dir: the gateways' spool folder; one that does not exist holds nothing.
         lake: where to.
+        redactors: by workload, from `redactors_for`; a workload without one is stored as it came.
         on_progress: told after every segment.
         seal_timeout_s: longest wait for a live writer whose disk is stuck.
 
@@ -105,7 +108,7 @@ def drain(
     folder, started = SpoolFolder(spool_dir), time.monotonic()
     with folder.draining():
         unsealed = seal_live_writers(folder, timeout_s=seal_timeout_s)
-        run = _Drain(lake, on_progress or (lambda done, total: None))
+        run = _Drain(lake, on_progress or (lambda done, total: None), Redactors(redactors))
         run.all_of(sorted([*folder.segments(), *folder.leftovers()]))
         dropped = _dropped(folder)
         _forget_dead_writers(folder)
@@ -121,8 +124,8 @@ def drain(
 class _Drain:
     """One run over the segments, in batches of whole segments."""
 
-    def __init__(self, lake: Lake, on_progress: OnProgress) -> None:
-        self._lake, self._on_progress = lake, on_progress
+    def __init__(self, lake: Lake, on_progress: OnProgress, redactors: Redactors) -> None:
+        self._lake, self._on_progress, self._redactors = lake, on_progress, redactors
         self._done = self._total = 0
         self.counts = {"segments": 0, "bytes": 0, "records": 0, "damaged": 0, "interactions": 0}
         self.counts |= {"assessments": 0, "quarantined": 0, "duplicates": 0, "skipped_segments": 0}
@@ -180,6 +183,7 @@ class _Drain:
 
     def _reject(self, error: BadRecordError, origin: _Origin) -> None:
         created_at = origin.header.created_at
+        detail, payload = self._redactors.rejected(error, origin.payload)
         self._bad.append(
             QuarantineRecord(
                 quarantine_id=sha256(origin.source.encode() + b"\0" + origin.payload).hexdigest(),
@@ -187,23 +191,37 @@ class _Drain:
                 created_at=created_at,
                 source=f"spool:{origin.source}",
                 reason=error.reason,
-                detail=error.detail,
-                payload=origin.payload,
+                detail=detail,
+                payload=payload,
             )
         )
 
     def _commit_calls(self) -> None:
-        self._append("interactions", self._calls)
+        self._append("interactions", self._redacted_calls())
         self._append_bad()
         if self._batch:
             self._delete(self._batch)
         self._calls, self._batch, self._batch_bytes = [], [], 0
+
+    def _redacted_calls(self) -> list[tuple[Record, _Origin]]:
+        """The calls as their policies let them be stored, from wherever they came."""
+        passed: list[tuple[Record, _Origin]] = []
+        for row, origin in self._calls:
+            try:
+                if isinstance(row, Interaction):
+                    row = self._redactors.call(row)
+                passed.append((row, origin))
+            except BadRecordError as error:
+                self._reject(error, origin)
+        return passed
 
     def _commit(self) -> None:
         self._commit_calls()
         asked = [
             (feedback, origin.header.default_workload) for feedback, origin in self._judgements
         ]
+        judged = [feedback.interaction_id for feedback, _ in self._judgements if self._redactors]
+        conversations = conversations_of(self._lake, judged)
         assessments: list[tuple[Record, _Origin]] = []
         for (feedback, origin), workload in zip(
             self._judgements, resolve_workloads(self._lake, asked), strict=True
@@ -213,7 +231,8 @@ class _Drain:
                     raise BadRecordError("unknown_workload", "no call, no default: whose is it?")
                 received_at = origin.header.created_at
                 row = to_assessment(feedback, workload=workload, received_at=received_at)
-                assessments.append((row, origin))
+                conversation_id = conversations.get(feedback.interaction_id or "")
+                assessments.append((self._redactors.judgement(row, conversation_id), origin))
             except BadRecordError as error:
                 self._reject(error, origin)
         self._append("assessments", assessments)
@@ -271,7 +290,8 @@ def _parse(record: type[R], payload: bytes) -> R:
     try:
         return record.model_validate_json(payload)
     except ValidationError as error:
-        raise BadRecordError("invalid_record", f"not {record.__name__}: {error}") from error
+        told = f"not {record.__name__}: {sentences(error)}"
+        raise BadRecordError("invalid_record", told) from error
 
 
 def _dropped(folder: SpoolFolder) -> int:
