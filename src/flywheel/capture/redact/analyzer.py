@@ -13,7 +13,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from flywheel.capture.redact.fold import fold
+from flywheel.capture.redact.fold import BLANK, fold
 from flywheel.capture.redact.policy import NER_ENTITIES, Policy
 from flywheel.errors import MissingExtraError
 
@@ -24,6 +24,9 @@ PIECE = 8_000
 """Characters analysed at once: a bound on what a slow pattern can cost."""
 OVERLAP = 400
 """Longer than any identifier and the words that introduce it."""
+MAX_LOOKS = 4
+"""A date before a telephone number hides it from phonenumbers: what was found is blanked, and the
+rest is looked at again until there is nothing new."""
 CACHED = 200_000
 """Texts whose findings are remembered, by hash; the texts themselves are not."""
 
@@ -47,17 +50,17 @@ def _digits(count: int) -> Callable[[str], object]:
 
 _MIGHT_HOLD: dict[str, Callable[[str], object]] = {
     "CREDIT_CARD": _digits(12),
-    "DATE_OF_BIRTH": re.compile(r"(?s)(?i:d\.?\s?o\.?\s?b|birth|born).*\d").search,
+    "DATE_OF_BIRTH": re.compile(r"(?s)(?i:d\.?\s?o\.?\s?b|b\.|birth|born).*\d").search,
     "EMAIL_ADDRESS": re.compile("@").search,
     "IBAN_CODE": re.compile(r"[A-Za-z]{2}\d{2}[\s-]?[A-Za-z0-9]{4}").search,
     "IP_ADDRESS": re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9A-Fa-f:]:[0-9A-Fa-f:]").search,
     "MEDICAL_LICENSE": re.compile(r"[A-Za-z][A-Za-z9]\d{7}").search,
     "MEDICAL_RECORD": re.compile(
-        r"(?s)(?i:mrn|urn|record|number|\b(?:no|id|nr)\b|num|#).*\d"
+        r"(?s)(?i:mrn|urn|record|number|chart|file|notes|\b(?:no|id|nr|pt|patient)\b|num|#).*\d"
     ).search,
     "PHONE_NUMBER": _digits(7),
     "US_DRIVER_LICENSE": re.compile(
-        r"(?s)(?i:\b(?:drivers?|licen[cs]es?|permit|lic|identification|cdls|dls?|driving)\b).*\d{3}"
+        r"(?s)(?i:\b(?:drivers?|licen[cs]es?|permit|lic|identification|cdls?|dls?|driving)\b).*\d{3}"
     ).search,
     "US_SSN": re.compile(r"\d{3}[- .]?\d\d[- .]?\d{4}|\d{3}-\d{6}|\d{5}-\d{4}").search,
 }
@@ -75,7 +78,7 @@ class Analyzer:
         self._names = sorted(policy.entities & NER_ENTITIES)
 
     def find(self, text: str) -> tuple[Finding, ...]:
-        """Identifiers in order, none overlapping: of two that do, their union under the surer name.
+        """Identifiers in order, overlapping ones united under the longer's name.
 
         Raises:
             SkippedPatternError: a pattern took too long on some piece.
@@ -93,11 +96,22 @@ class Analyzer:
     def _find(self, text: str) -> tuple[Finding, ...]:
         folded = fold(text)
         found: list[Finding] = []
-        for offset, piece in _pieces(folded.text):
-            for finding in self._in_piece(piece):
-                start, end = folded.original(finding.start + offset, finding.end + offset)
-                found.append(finding._replace(start=start, end=end))
-        return tuple(_united(found))
+        rest = folded.text
+        for _ in range(MAX_LOOKS):
+            new = [
+                one._replace(start=one.start + offset, end=one.end + offset)
+                for offset, piece in _pieces(rest)
+                for one in self._in_piece(piece)
+            ]
+            if not new:
+                break
+            found += new
+            rest = _blanked(rest, new)
+        return tuple(
+            one._replace(start=start, end=end)
+            for one in _united(found)
+            for start, end in [folded.original(one.start, one.end)]
+        )
 
     def _in_piece(self, piece: str) -> Iterator[Finding]:
         wanted = [name for name in self._patterns if _MIGHT_HOLD[name](piece)] + self._names
@@ -137,6 +151,14 @@ def _engine(ner_model: str | None) -> "AnalyzerEngine":
     )
 
 
+def _blanked(text: str, findings: list[Finding]) -> str:
+    """The text with nothing left of what was found, as long as before."""
+    characters = list(text)
+    for one in findings:
+        characters[one.start : one.end] = BLANK * (one.end - one.start)
+    return "".join(characters)
+
+
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
     """The text in overlapping pieces, each with where it begins."""
     for start in range(0, max(len(text) - OVERLAP, 1), PIECE - OVERLAP):
@@ -156,9 +178,9 @@ def _united(findings: list[Finding]) -> Iterator[Finding]:
 
 
 def _union(findings: list[Finding]) -> Finding:
-    surest = max(findings, key=lambda one: (one.score, one.end - one.start, one.entity))
+    chosen = max(findings, key=lambda one: (one.end - one.start, one.score, one.entity))
     start, end = findings[0].start, max(one.end for one in findings)
-    return Finding(start, end, surest.entity, surest.score)
+    return Finding(start, end, chosen.entity, chosen.score)
 
 
 class _told_what_was_skipped(logging.Handler):

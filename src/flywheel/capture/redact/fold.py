@@ -20,7 +20,7 @@ _BLANKED = re.compile(
     PLACEHOLDER.pattern
     + r"|\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b"
 )
-_BLANK = "\ufffc"
+BLANK = "\ufffc"
 _SHORTENED = re.compile(
     r"\\+(?:u[0-9a-fA-F]{4}|[nrtbf\"/])"  # escaped JSON, however often
     r"|%(?:40|2[0bBdDeE]|3[aA])"  # @ space + - . : in a URL
@@ -45,7 +45,7 @@ class Folded(NamedTuple):
 
 def fold(text: str) -> Folded:
     """Folds a text. It never fails: a lone surrogate becomes a replacement character."""
-    blanked = _BLANKED.sub(lambda found: _BLANK * len(found[0]), text)
+    blanked = _BLANKED.sub(lambda found: BLANK * len(found[0]), text)
     if not _SHORTENED.search(blanked):
         plain = blanked if blanked.isascii() else "".join(map(_plain, blanked))
         return Folded(plain, None)

@@ -16,6 +16,7 @@ from presidio_analyzer.nlp_engine import (
 )
 from presidio_analyzer.predefined_recognizers import SpacyRecognizer
 
+from flywheel.capture.redact.fold import BLANK
 from flywheel.capture.redact.policy import NER_ENTITIES
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
@@ -59,8 +60,8 @@ class Words(NlpEngine):  # type: ignore[misc]
         return word.lower() in _STOPWORDS
 
     def is_punct(self, word: str, language: str) -> bool:
-        """Neither letters nor digits."""
-        return not any(map(str.isalnum, word))
+        """Neither letters nor digits. What was blanked counts, and keeps words before it away."""
+        return word != BLANK and not any(map(str.isalnum, word))
 
     def get_supported_entities(self) -> list[str]:
         """None."""

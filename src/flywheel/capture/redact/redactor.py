@@ -28,6 +28,7 @@ _OPAQUE = re.compile(
     r"(?:^|\n|\\n)\s*data:\s*[\[{\\]"  # parts of a stream
     r"|(?=[A-Za-z0-9+/_-]*[G-Zg-z+/])[A-Za-z0-9+/_-]{60,}"  # base64, but not a hash in hex
 )
+_WITHHELD = "<WITHHELD "
 _CUT_IDENTIFIER = 64
 """The parser cuts a long error message, perhaps inside an identifier: its last bit goes too."""
 _JUDGED_TEXTS = ("name", "label", "rationale", "source_role", "rubric", "error_type")
@@ -50,13 +51,16 @@ class Redactor:
         policy: what to look for.
         secret: of the keyed placeholders and of conversations named after a person; empty: the
             first have no suffix, and such a conversation falls apart into its calls.
+        analyzer: instead of the policy's own.
     """
 
-    def __init__(self, workload: str, policy: Policy, *, secret: bytes) -> None:
+    def __init__(
+        self, workload: str, policy: Policy, *, secret: bytes, analyzer: Analyzer | None = None
+    ) -> None:
         self.workload, self.policy = workload, policy.name
         self.entities = policy.entities
         self._policy, self._secret = policy, secret
-        self._analyzer = _analyzer(policy)
+        self._analyzer = analyzer or _analyzer(policy)
 
     def redact_interaction(self, interaction: Interaction) -> Interaction:
         """The call with placeholders, the policy's name and the count. Twice is as once.
@@ -147,7 +151,7 @@ class Redactor:
             except UnicodeDecodeError:
                 return None
             readable = walk_text(text, _without_opaque)
-            if _is_opaque(readable):
+            if readable.startswith(_WITHHELD):  # not a part of it, but all
                 return None
             scrub = self._scrub("")
             scrub.learn([readable], is_numbered=False)
@@ -244,13 +248,9 @@ def _messages(dumped: JsonValue) -> tuple[Message, ...]:
     return tuple(Message.model_validate(one) for one in dumped)
 
 
-def _is_opaque(text: str) -> bool:
-    return not text.lstrip().startswith(("{", "[")) and _OPAQUE.search(text) is not None
-
-
 def _without_opaque(leaf: Leaf) -> str:
     """A leaf of a payload, or where it cannot be read as words, only its hash."""
     if _OPAQUE.search(leaf.text) is None:
         return leaf.text
     data = leaf.text.encode("utf-8", "surrogatepass")
-    return f"<WITHHELD {len(data)} bytes, sha256 {sha256(data).hexdigest()}>"
+    return f"{_WITHHELD}{len(data)} bytes, sha256 {sha256(data).hexdigest()}>"
