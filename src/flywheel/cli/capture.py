@@ -135,7 +135,7 @@ def redact_check(
 ) -> None:
     """Show what a workload's redaction policy does to a text. Nothing is stored.
 
-    Example: echo "Call Jane on 415-555-2671" | flywheel capture redact-check -
+    Example: flywheel capture redact-check note.txt --workload flywheel.yaml --json
     """
     from flywheel.capture.redact import redactor_for
 

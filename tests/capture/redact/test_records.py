@@ -268,6 +268,16 @@ def test_a_model_that_is_installed_finds_names_and_is_named(tmp_path: Path) -> N
     assert found.redact_text(text).text == "<PERSON_1> of <LOCATION_1> (<EMAIL_1>). <PERSON_1>!"
 
 
+def test_a_model_that_cannot_be_loaded_stops_the_drain_and_withholds_nothing(
+    tmp_path: Path,
+) -> None:
+    """Else a day's calls would go to quarantine without their bytes."""
+    (tmp_path / "meta.json").write_text("{}", encoding="utf-8")
+    broken = redactor(ner_model=str(tmp_path))
+    with pytest.raises(ConfigError, match="Presidio cannot be used"):
+        broken.redact_interaction(make_interaction())
+
+
 def test_names_without_a_model_are_a_mistake_and_not_a_silence() -> None:
     with pytest.raises(ConfigError, match="PERSON needs a spaCy model"):
         redactor(entities=["PERSON"], ner_model="none")

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -228,3 +229,9 @@ def test_any_json_stays_json(value: object) -> None:
     changed = said(json.dumps(value))
     assert json.loads(changed)["value"] is not NotImplemented
     assert "jane@example.org" not in changed
+
+
+def test_presidio_is_imported_when_the_first_text_is_analysed() -> None:
+    """It takes seconds; `flywheel capture status` must not wait for it."""
+    script = "import sys, flywheel.capture; sys.exit('presidio_analyzer' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flywheel.capture.redact.fold import BLANK, fold
 from flywheel.capture.redact.policy import NER_ENTITIES, Policy
-from flywheel.errors import MissingExtraError
+from flywheel.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
@@ -27,6 +27,7 @@ OVERLAP = 400
 MAX_LOOKS = 4
 """A date before a telephone number hides it from phonenumbers: what was found is blanked, and the
 rest is looked at again until there is nothing new."""
+_PROBE = "Write to probe@example.org or ring +1 415 555 0100."
 CACHED = 200_000
 """Texts whose findings are remembered, by hash; the texts themselves are not."""
 
@@ -83,6 +84,7 @@ class Analyzer:
         Raises:
             SkippedPatternError: a pattern took too long on some piece.
             MissingExtraError: Presidio is not installed.
+            ConfigError: it, or its model, does not work at all.
         """
         key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         found = self._known.get(key)
@@ -134,12 +136,23 @@ class Analyzer:
 @lru_cache(maxsize=4)
 def _engine(ner_model: str | None) -> "AnalyzerEngine":
     try:
-        from presidio_analyzer import AnalyzerEngine, LemmaContextAwareEnhancer, RecognizerRegistry
-
-        from flywheel.capture.redact.nlp import InstalledModel, Words, names_recognizer
-        from flywheel.capture.redact.recognizers import pattern_recognizers
+        import presidio_analyzer  # noqa: F401 - tells a missing extra from a broken one
     except ImportError as error:
         raise MissingExtraError(error.name or "presidio-analyzer", "redact") from error
+    try:
+        engine = _build(ner_model)
+        engine.analyze(text=_PROBE, language="en")
+    except Exception as error:
+        told = f"Presidio cannot be used (spaCy model: {ner_model or 'none'}): {error}"
+        raise ConfigError("redaction", [told]) from error
+    return engine
+
+
+def _build(ner_model: str | None) -> "AnalyzerEngine":
+    from presidio_analyzer import AnalyzerEngine, LemmaContextAwareEnhancer, RecognizerRegistry
+
+    from flywheel.capture.redact.nlp import InstalledModel, Words, names_recognizer
+    from flywheel.capture.redact.recognizers import pattern_recognizers
 
     recognizers = pattern_recognizers() + ([names_recognizer()] if ner_model else [])
     return AnalyzerEngine(

@@ -19,7 +19,7 @@ from flywheel.capture.redact.analyzer import Analyzer
 from flywheel.capture.redact.policy import Policy, resolve_policy
 from flywheel.capture.redact.scrub import Scrub
 from flywheel.capture.redact.walk import Leaf, walk_text
-from flywheel.errors import BadRecordError, ConfigError, MissingExtraError
+from flywheel.errors import BadRecordError, ConfigError, FlywheelError, MissingExtraError
 from flywheel.records import Assessment, Interaction, JsonObject, Message, Record
 from flywheel.settings import Settings
 from flywheel.workload import RedactionSection, Workload
@@ -209,7 +209,7 @@ def _nothing_passes_unseen() -> Iterator[None]:
     """Any failure of an analyser stops the record; its message may quote what it stumbled over."""
     try:
         yield
-    except MissingExtraError:
+    except (FlywheelError, MemoryError):  # not this record's fault: the whole drain stops
         raise
     except Exception as error:  # noqa: BLE001 - unknown code on unknown text; told, never swallowed
         told = f"the redactor raised {type(error).__name__}"
