@@ -30,6 +30,40 @@ ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Ranks vLLM accepts as max_lora_rank; anything else could be trained but not served."""
 
 
+RedactedEntity = Literal[
+    "CREDIT_CARD",
+    "DATE_OF_BIRTH",
+    "EMAIL_ADDRESS",
+    "IBAN_CODE",
+    "IP_ADDRESS",
+    "LOCATION",
+    "MEDICAL_LICENSE",
+    "MEDICAL_RECORD",
+    "PERSON",
+    "PHONE_NUMBER",
+    "US_DRIVER_LICENSE",
+    "US_SSN",
+]
+
+
+class RedactionSection(Section):
+    """What is taken out of a record before it is first committed."""
+
+    policy: Literal["none", "standard-1"] = "none"
+    """none stores what clients send as it is. standard-1: docs/redaction.md says what it finds, how
+    often, and what it does not."""
+    entities: tuple[RedactedEntity, ...] | None = None
+    """Only these; all the policy knows when absent. PERSON and LOCATION need a spaCy model."""
+    score_threshold: Annotated[float, Field(ge=0.4, le=1)] = 0.4
+    """Findings below it are left in the text. Higher finds less and is wrong less often."""
+    placeholders: Literal["numbered", "keyed"] = "numbered"
+    """numbered: <EMAIL_1>, by first appearance in the messages, for clients that send the whole
+    history with each call. keyed: <EMAIL_k3f9a2c>, from FLYWHEEL_SUBJECT_KEY_SECRET, for others."""
+    ner_model: str = "auto"
+    """A spaCy model by name or folder, for names and places. auto: an installed English one, if
+    there is one; none: patterns only. Nothing is ever downloaded."""
+
+
 class CaptureSection(Section):
     """What the gateway keeps."""
 
@@ -40,6 +74,7 @@ class CaptureSection(Section):
     """before_response: the last byte of an answer leaves after the fsync that covers its record.
     group: one fsync for all calls within 20 ms; a killed gateway loses at most those. async: the
     operating system's own time; a power cut may cost a minute, a killed gateway 20 ms."""
+    redaction: RedactionSection = RedactionSection()
 
 
 class LabelsSection(Section):

@@ -1,7 +1,8 @@
 """Whole segments on their way into the lake: their rows, and what became of them.
 
 Input: parsed calls and judgements with their origins, and what could not be parsed. Output: rows of
-the lake; what it refuses goes to quarantine one by one, and the rest goes on.
+the lake, redacted as their workloads say, large content beside them; what the lake or a policy
+refuses goes to quarantine one by one, and the rest goes on.
 """
 
 from collections import Counter
@@ -10,12 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from flywheel.capture.blobs import INLINE_BYTES, without_large_content
 from flywheel.capture.folder import writer_of
 from flywheel.capture.ledger import Drained
+from flywheel.capture.redact import Redactors
 from flywheel.capture.segment import SegmentHeader
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.records import QuarantineRecord, Record
+from flywheel.records import Interaction, QuarantineRecord, Record
 
 
 class Origin(NamedTuple):
@@ -32,8 +35,8 @@ Row = tuple[Record, Origin]
 class Batch:
     """Segments that are counted and deleted together, when all they hold is committed."""
 
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
+    def __init__(self, lake: Lake, redactors: Redactors) -> None:
+        self._lake, self._redactors = lake, redactors
         self.clear()
 
     def clear(self) -> None:
@@ -43,9 +46,7 @@ class Batch:
         """Records and damaged stretches by writer."""
         self.counts: Counter[str] = Counter()
         """interactions, assessments, quarantined, duplicates: as DrainReport has them."""
-        self.calls: list[Row] = []
-        self.blobs: dict[str, bytes] = {}
-        """Large content of the calls, by its sha256."""
+        self.calls: list[tuple[Interaction, Origin]] = []
         self._bad: list[QuarantineRecord] = []
 
     @property
@@ -65,6 +66,7 @@ class Batch:
     def reject(self, error: BadRecordError, origin: Origin) -> None:
         """Sends one record to quarantine, with the next commit."""
         created_at = origin.header.created_at
+        detail, payload = self._redactors.rejected(error, origin.payload)
         self._bad.append(
             QuarantineRecord(
                 quarantine_id=sha256(origin.source.encode() + b"\0" + origin.payload).hexdigest(),
@@ -72,17 +74,27 @@ class Batch:
                 created_at=created_at,
                 source=f"spool:{origin.source}",
                 reason=error.reason,
-                detail=error.detail,
-                payload=origin.payload,
+                detail=detail,
+                payload=payload,
             )
         )
 
     def commit_calls(self) -> None:
         """Commits the calls, their large content before them, and what was rejected so far."""
-        for data in self.blobs.values():
-            self._lake.put_blob(data)
-        self.blobs = {}
-        self.commit("interactions", self.calls)
+        rows: list[Row] = []
+        for call, origin in self.calls:
+            try:
+                # Redacted first: of a call that is withheld nothing may be kept beside the lake.
+                call = self._redactors.call(call)
+            except BadRecordError as error:
+                self.reject(error, origin)
+                continue
+            if len(origin.payload) > INLINE_BYTES:
+                call, blobs = without_large_content(call)
+                for data in blobs.values():
+                    self._lake.put_blob(data)
+            rows.append((call, origin))
+        self.commit("interactions", rows)
         self.calls = []
 
     def commit(self, count: str, rows: Sequence[Row]) -> None:

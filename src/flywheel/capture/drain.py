@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -23,11 +23,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from flywheel.capture.batch import Batch, Origin, Row
-from flywheel.capture.blobs import INLINE_BYTES, without_large_content
 from flywheel.capture.folder import SpoolFolder
 from flywheel.capture.ledger import Books
-from flywheel.capture.parse import to_assessment, to_interaction
-from flywheel.capture.resolve import resolve_workloads
+from flywheel.capture.parse import sentences, to_assessment, to_interaction
+from flywheel.capture.redact import Redactor, Redactors
+from flywheel.capture.resolve import conversations_of, resolve_workloads
 from flywheel.capture.seal import seal_live_writers
 from flywheel.capture.segment import Damage, Frame, SegmentHeader, decode_header, read_frames
 from flywheel.errors import BadRecordError
@@ -82,6 +82,7 @@ def drain(
     spool_dir: Path,
     lake: Lake,
     *,
+    redactors: Mapping[str, Redactor] | None = None,
     on_progress: OnProgress | None = None,
     seal_timeout_s: float = 10.0,
 ) -> DrainReport:
@@ -90,6 +91,7 @@ def drain(
     Args:
         spool_dir: the gateways' spool folder; one that does not exist holds nothing.
         lake: where to.
+        redactors: by workload, from `redactors_for`; a workload without one is stored as it came.
         on_progress: told after every segment.
         seal_timeout_s: longest wait for a live writer whose disk is stuck.
 
@@ -103,7 +105,7 @@ def drain(
     with folder.draining():
         unsealed = seal_live_writers(folder, timeout_s=seal_timeout_s)
         books = Books(folder)
-        run = _Drain(lake, books, on_progress or (lambda done, total: None))
+        run = _Drain(lake, books, Redactors(redactors), on_progress or (lambda done, total: None))
         run.all_of(sorted([*folder.segments(), *folder.leftovers()]))
         dropped = books.absorb()
     return DrainReport(
@@ -118,11 +120,14 @@ def drain(
 class _Drain:
     """One run over the segments, in batches of whole segments."""
 
-    def __init__(self, lake: Lake, books: Books, on_progress: OnProgress) -> None:
+    def __init__(
+        self, lake: Lake, books: Books, redactors: Redactors, on_progress: OnProgress
+    ) -> None:
         self._lake, self._books, self._on_progress = lake, books, on_progress
+        self._redactors = redactors
         self._done = self._total = 0
         self.counts: Counter[str] = Counter()
-        self._free, self._held = Batch(lake), Batch(lake)
+        self._free, self._held = Batch(lake, redactors), Batch(lake, redactors)
         """Held are segments with judgements: those are committed when all calls are."""
         self._judgements: list[tuple[Feedback, Origin]] = []
         self._batch_bytes = 0
@@ -169,11 +174,7 @@ class _Drain:
             if frame.kind == "feedback":
                 self._judgements.append((_parse(Feedback, frame.payload), origin))
             else:
-                call = to_interaction(_parse(Exchange, frame.payload))
-                if frame.size > INLINE_BYTES:
-                    call, blobs = without_large_content(call)
-                    batch.blobs |= blobs
-                batch.calls.append((call, origin))
+                batch.calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
         except BadRecordError as error:
             batch.reject(error, origin)
 
@@ -188,6 +189,8 @@ class _Drain:
         asked = [
             (feedback, origin.header.default_workload) for feedback, origin in self._judgements
         ]
+        judged = [feedback.interaction_id for feedback, _ in self._judgements if self._redactors]
+        conversations = conversations_of(self._lake, judged)
         assessments: list[Row] = []
         for (feedback, origin), workload in zip(
             self._judgements, resolve_workloads(self._lake, asked), strict=True
@@ -197,7 +200,8 @@ class _Drain:
                     raise BadRecordError("unknown_workload", "no call, no default: whose is it?")
                 received_at = origin.header.created_at
                 row = to_assessment(feedback, workload=workload, received_at=received_at)
-                assessments.append((row, origin))
+                conversation_id = conversations.get(feedback.interaction_id or "")
+                assessments.append((self._redactors.judgement(row, conversation_id), origin))
             except BadRecordError as error:
                 self._held.reject(error, origin)
         self._held.commit("assessments", assessments)
@@ -233,4 +237,5 @@ def _parse(record: type[R], payload: bytes) -> R:
     try:
         return record.model_validate_json(payload)
     except ValidationError as error:
-        raise BadRecordError("invalid_record", f"not {record.__name__}: {error}") from error
+        told = f"not {record.__name__}: {sentences(error)}"
+        raise BadRecordError("invalid_record", told) from error

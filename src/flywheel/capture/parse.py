@@ -30,7 +30,7 @@ from flywheel.records import (
 IDENTITY_PARAMS = ("user", "safety_identifier")
 """Request fields that carry a person's identifier: stored as `subject_key` or not at all."""
 _NOT_PARAMS = {"messages", "tools", "model", *IDENTITY_PARAMS}
-_ERROR_TEXT_LIMIT = 2000
+ERROR_TEXT_LIMIT = 2000
 
 
 def to_interaction(exchange: Exchange, *, ingested_at: datetime | None = None) -> Interaction:
@@ -100,7 +100,7 @@ def _build(exchange: Exchange, parsed: dict[str, object]) -> Interaction:
             }
         )
     except ValidationError as error:
-        raise BadRecordError("invalid_record", _sentences(error)) from error
+        raise BadRecordError("invalid_record", sentences(error)) from error
 
 
 def _request(exchange: Exchange) -> JsonObject:
@@ -155,7 +155,7 @@ def _outcome(
     error_type, error_message = exchange.error_type, exchange.error_message
     if "error" in reply or exchange.status == "error":
         told_type, told_message = _error(reply)
-        plain = exchange.response[:_ERROR_TEXT_LIMIT] if not reply else None
+        plain = exchange.response[:ERROR_TEXT_LIMIT] if not reply else None
         by_status = f"http_{exchange.http_status}" if exchange.http_status else None
         return "error", error_type or told_type or by_status, error_message or told_message or plain
     if exchange.status != "ok":
@@ -174,7 +174,7 @@ def _error(reply: JsonObject) -> tuple[str | None, str | None]:
     message = error.get("message") or error.get("detail")
     return (
         str(kind) if kind is not None else None,
-        str(message)[:_ERROR_TEXT_LIMIT] if message is not None else None,
+        str(message)[:ERROR_TEXT_LIMIT] if message is not None else None,
     )
 
 
@@ -232,10 +232,11 @@ def to_assessment(feedback: Feedback, *, workload: str, received_at: datetime) -
             created_at=created_at,
         )
     except (ValidationError, OverflowError) as error:
-        raise BadRecordError("invalid_record", str(error)) from error
+        told = sentences(error) if isinstance(error, ValidationError) else str(error)
+        raise BadRecordError("invalid_record", told) from error
 
 
-def _sentences(error: ValidationError) -> str:
+def sentences(error: ValidationError) -> str:
     """The mistakes without the values: quarantine keeps those once, in the original bytes."""
     problems = error.errors(include_url=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)

@@ -17,6 +17,10 @@ _JUDGED_CALL = """
 SELECT interaction_id AS id, any_value(workload) AS workload
 FROM interactions WHERE interaction_id IN (SELECT unnest(CAST(? AS VARCHAR[]))) GROUP BY 1
 """
+_CONVERSATION = """
+SELECT interaction_id AS id, any_value(conversation_id) AS conversation_id
+FROM interactions WHERE interaction_id IN (SELECT unnest(CAST(? AS VARCHAR[]))) GROUP BY 1
+"""
 _JUDGED_CONVERSATION = """
 SELECT conversation_id AS id, any_value(workload ORDER BY started_at) AS workload
 FROM interactions WHERE conversation_id IN (SELECT unnest(CAST(? AS VARCHAR[]))) GROUP BY 1
@@ -52,9 +56,16 @@ def resolve_workloads(
     ]
 
 
-def _look_up(lake: Lake, sql: str, ids: Iterable[str | None]) -> dict[str, str]:
+def conversations_of(lake: Lake, interaction_ids: Iterable[str | None]) -> dict[str, str]:
+    """The conversation of each call that is in the lake."""
+    return _look_up(lake, _CONVERSATION, interaction_ids, value="conversation_id")
+
+
+def _look_up(
+    lake: Lake, sql: str, ids: Iterable[str | None], *, value: str = "workload"
+) -> dict[str, str]:
     wanted = sorted({identity for identity in ids if identity})
     if not wanted:
         return {}
     rows = lake.query(sql, [wanted]).to_pylist()
-    return {row["id"]: row["workload"] for row in rows}
+    return {row["id"]: row[value] for row in rows}

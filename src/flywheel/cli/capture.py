@@ -1,11 +1,25 @@
 """`flywheel capture …`: the spool, and its way into the lake."""
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel.cli.common import HomeOption, JsonOption, console, messages, print_json, print_table
+from flywheel.cli.common import (
+    DEFAULT_WORKLOAD,
+    HomeOption,
+    JsonOption,
+    WorkloadOption,
+    console,
+    load,
+    messages,
+    print_json,
+    print_table,
+)
+from flywheel.errors import ConfigError
 from flywheel.settings import Settings
+from flywheel.workload import Workload
 
 if TYPE_CHECKING:
     from flywheel.capture.status import SpoolTotals
@@ -18,6 +32,16 @@ app = typer.Typer(
 @app.command()
 def drain(
     home: HomeOption = None,
+    workload: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            envvar="FLYWHEEL_WORKLOAD",
+            help="A workload file, for its redaction policy; repeatable. Default: what the "
+            "gateway left in the home.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     seal_timeout: Annotated[
         float, typer.Option(help="Seconds to wait for a gateway whose disk is stuck.")
@@ -30,15 +54,18 @@ def drain(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from flywheel.capture import drain as drain_spool
+    from flywheel.capture.redact import redactors_for
     from flywheel.lake import Lake
 
     settings = Settings.load(home=home)
+    redactors = redactors_for(settings, *(Workload.load(path) for path in workload or ()))
     columns = (TextColumn("draining"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages, transient=True) as progress:
         bar = progress.add_task("draining", total=None)
         report = drain_spool(
             settings.spool_dir,
             Lake.open(settings),
+            redactors=redactors,
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
             seal_timeout_s=seal_timeout,
         )
@@ -116,3 +143,42 @@ def told(totals: "SpoolTotals") -> str:
         f"{totals.drained} drained = {totals.committed} committed + "
         f"{totals.quarantined} quarantined + {totals.duplicates} duplicates{late}"
     )
+
+
+@app.command()
+def redact_check(
+    file: Annotated[Path, typer.Argument(help="A text; - reads standard input.")],
+    workload: WorkloadOption = DEFAULT_WORKLOAD,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a workload's redaction policy does to a text. Nothing is stored.
+
+    Example: flywheel capture redact-check note.txt --workload flywheel.yaml --json
+    """
+    from flywheel.capture.redact import redactor_for
+
+    settings, declared = load(home, workload)
+    redactor = redactor_for(declared, settings)
+    if redactor is None:
+        valid = "set capture.redaction.policy: standard-1"
+        raise ConfigError(str(workload), [f"capture.redaction.policy is none; {valid}"])
+    found = redactor.redact_text(_read_text(file))
+    if as_json:
+        print_json(found)
+        return
+    sys.stdout.write(found.text)
+    rows = [
+        [one["entity"], one["score"], one["text"], one["placeholder"]] for one in found.findings
+    ]
+    messages.print(f"\npolicy {found.policy}: {len(rows)} identifiers", highlight=False)
+    for entity, score, text, placeholder in rows:
+        messages.print(f"  {placeholder} {entity} {score} {text!r}", markup=False)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), [f"not a text that can be read: {error}"]) from error

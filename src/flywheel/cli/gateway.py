@@ -55,6 +55,7 @@ def gateway(
     import logging
 
     from flywheel.capture import Spool
+    from flywheel.capture.redact import remember_policy
     from flywheel.lake import Lake
 
     try:
@@ -67,6 +68,8 @@ def gateway(
     token = _admin_token(settings, is_made=generate_admin_token)
     paths = workload or [DEFAULT_WORKLOAD]
     workloads = [Workload.load(path) for path in paths]
+    for one in workloads:
+        remember_policy(one, settings)
     config = GatewayConfig(
         engine_urls=tuple(engine_url or settings.engine_urls),
         max_body_bytes=int(max_body_mb * 1e6),

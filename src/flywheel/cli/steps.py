@@ -73,10 +73,12 @@ def open_fleet(settings: Settings, workload: Workload) -> "Fleet":
 def drain_spool(place: Place) -> "DrainReport":
     """Moves what the gateway captured into the lake."""
     from flywheel.capture import drain
+    from flywheel.capture.redact import redactors_for
     from flywheel.lake import Lake
 
-    settings = Settings.load(home=place.home)
-    return drain(settings.spool_dir, Lake.open(settings))
+    settings, workload = place.load()
+    redactors = redactors_for(settings, workload)
+    return drain(settings.spool_dir, Lake.open(settings), redactors=redactors)
 
 
 def grade_captured(place: Place) -> "GradeReport":
