@@ -490,6 +490,11 @@ class Feedback(Record):
         return self.correction
 
 
+Durability = Literal["before_response", "group", "async"]
+"""When a captured call is on disk: before its answer ends, within the spool's window after it, or
+when the operating system sees fit."""
+
+
 class CaptureCounters(Record):
     """What became of the records handed to a spool since it was opened.
 
@@ -499,12 +504,15 @@ class CaptureCounters(Record):
     accepted: int = 0
     """Records handed in."""
     spooled: int = 0
-    """Written and fsynced."""
+    """Written and, but for `async` ones, fsynced."""
     pending: int = 0
     """In memory, waiting for the next fsync, or for a full disk to have room again."""
     dropped: dict[str, int] = Field(default_factory=dict)
     """Lost, by reason: spool_full, queue_full, disk_error, invalid, closed."""
     bytes_spooled: int = 0
+    late: int = 0
+    """Answers of `before_response` that left although the disk had not taken their record in
+    time. The records themselves are in one of the counts above."""
 
 
 class SuiteItem(Record):

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from flywheel.errors import ConfigError
-from flywheel.records import DatasetKind, JsonObject
+from flywheel.records import DatasetKind, Durability, JsonObject
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -46,6 +46,10 @@ class CaptureSection(Section):
     enabled: bool = True
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of calls captured; stored as inclusion_prob."""
+    durability: Durability = "group"
+    """before_response: the last byte of an answer leaves after the fsync that covers its record.
+    group: one fsync for all calls within 20 ms; a killed gateway loses at most those. async: the
+    operating system's own time; a power cut may cost a minute, a killed gateway 20 ms."""
 
 
 class LabelsSection(Section):

@@ -4,12 +4,16 @@ Input: Exchange and Feedback records, from an event loop or any thread. Output: 
 folder, which `drain` turns into rows of the lake.
 
 `append` never waits for the disk: one thread writes and fsyncs what has gathered within
-`fsync_interval_s`. A process that is killed loses at most that window. A disk that is full or
+`fsync_interval_s`. A process that is killed loses at most that window (`group`). Who must know that
+a record is on disk awaits `durable` after it (`before_response`): the thread then writes at once,
+and one fsync serves all who wait. What is `async` is written in the same window and fsynced when
+its segment is sealed, or with a neighbour that is not. A disk that is full or
 read-only loses nothing until `queue_bytes` wait in memory; from then on records are dropped,
 counted by reason and logged as errors, while requests go on being answered. Several spools may
 share a folder: each has its own segments. The file system must be local (flock).
 """
 
+import asyncio
 import logging
 import os
 import threading
@@ -25,8 +29,9 @@ from pydantic_core import PydanticSerializationError
 
 from flywheel.capture.folder import SpoolFolder, WriterLock, WriterState
 from flywheel.capture.segment import FRAME_OVERHEAD, MAX_PAYLOAD, Kind, encode_frame
+from flywheel.capture.waiters import Waiters
 from flywheel.capture.writer import SegmentWriter
-from flywheel.records import CaptureCounters, Exchange, Feedback, new_id, utcnow
+from flywheel.records import CaptureCounters, Durability, Exchange, Feedback, new_id, utcnow
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +55,9 @@ class Spool:
             writers' share is known to within a second.
         segment_bytes: a larger segment is sealed.
         segment_seconds: an older segment is sealed.
+        durability: of records whose append names none.
         fsync_interval_s: the window of the group fsync.
+        durable_timeout_s: longest `durable` waits for a disk that refuses or hangs.
         queue_bytes: most memory for records that wait for the disk.
         default_workload: of feedback that names none and judges an interaction nobody knows.
 
@@ -65,7 +72,9 @@ class Spool:
         max_bytes: int = 4 << 30,
         segment_bytes: int = 32 << 20,
         segment_seconds: float = 60.0,
+        durability: Durability = "group",
         fsync_interval_s: float = 0.02,
+        durable_timeout_s: float = 2.0,
         queue_bytes: int = 64 << 20,
         default_workload: str | None = None,
     ) -> None:
@@ -73,13 +82,18 @@ class Spool:
         self.folder.create()
         self.writer = new_id()
         self._max_bytes, self._queue_bytes = max_bytes, queue_bytes
-        self._fsync_interval_s = fsync_interval_s
+        self._durability: Durability = durability
+        self._fsync_interval_s, self._durable_timeout_s = fsync_interval_s, durable_timeout_s
         self._started_at = utcnow()
         self._lock = threading.Lock()
         self._queue: list[bytes] = []
         self._queued_bytes = 0
         self._folder_bytes = self.folder.size()
-        self._accepted = self._spooled = self._bytes_spooled = 0
+        self._accepted = self._spooled = self._bytes_spooled = self._late = 0
+        self._taken = self._synced = 0
+        """Records ever queued, and how many of the first of them an fsync covers."""
+        self._is_sync_wanted = False
+        self._waiters = Waiters()
         self._dropped: Counter[str] = Counter()
         self._disk_error: OSError | None = None
         self._is_full = False
@@ -104,8 +118,15 @@ class Spool:
         self._thread = threading.Thread(target=self._run, name="flywheel-spool", daemon=True)
         self._thread.start()
 
-    def append(self, kind: Kind, record: Exchange | Feedback) -> bool:
+    def append(
+        self, kind: Kind, record: Exchange | Feedback, *, durability: Durability | None = None
+    ) -> bool:
         """Takes a record without waiting for the disk.
+
+        Args:
+            kind: which of the two the record is.
+            record: the call or the judgement.
+            durability: the spool's own when absent.
 
         Returns:
             Whether it was taken; False means it was dropped and counted.
@@ -122,6 +143,8 @@ class Spool:
             reason = self._refusal(size)
             if reason is None:
                 self._accepted += 1
+                self._taken += 1
+                self._is_sync_wanted |= (durability or self._durability) != "async"
                 self._queue.append(frame)
                 self._queued_bytes += size
         if reason is not None:
@@ -129,6 +152,31 @@ class Spool:
         if not self._wake.is_set():
             self._wake.set()
         return True
+
+    async def durable(self) -> bool:
+        """Waits until everything taken so far is on disk, fsynced.
+
+        Returns:
+            False when the disk did not take it within the timeout: counted as late, and logged.
+            The records stay in memory and are still written when the disk can.
+        """
+        with self._lock:
+            if self._synced >= self._taken or not self._thread.is_alive():
+                return self._synced >= self._taken
+            self._is_sync_wanted = True
+            future = self._waiters.add(self._taken)
+        self._hurry.set()
+        self._wake.set()
+        try:
+            is_durable = await asyncio.wait_for(future, self._durable_timeout_s)
+        except TimeoutError:
+            is_durable = False
+        finally:
+            with self._lock:
+                self._waiters.discard(future)
+        if not is_durable:
+            self._count_late()
+        return is_durable
 
     @property
     def counters(self) -> CaptureCounters:
@@ -140,6 +188,7 @@ class Spool:
                 pending=self._accepted - self._spooled - self._dropped.total(),
                 dropped=dict(self._dropped),
                 bytes_spooled=self._bytes_spooled,
+                late=self._late,
             )
 
     @property
@@ -173,6 +222,7 @@ class Spool:
             lost, self._queue, self._queued_bytes = len(self._queue), [], 0
             self._dropped["disk_error"] += lost
             self._dropped += Counter()  # leaves out the zero
+            self._waiters.give_up()
         if lost:
             logger.error("spool %s closed with %d records lost", self.folder.path, lost)
         self._claim.release()
@@ -203,10 +253,7 @@ class Spool:
             self._accepted += 1
             self._dropped[reason] += 1
             total = self._dropped.total()
-            is_time = time.monotonic() - self._shouted > SHOUT_S
-            if is_time:
-                self._shouted = time.monotonic()
-        if is_time:
+        if self._may_shout():
             cause = f" ({self._disk_error})" if reason == "disk_error" else ""
             logger.error(
                 "spool %s dropped a record: %s%s; %d lost since the start. Calls go on being "
@@ -217,6 +264,26 @@ class Spool:
                 total,
             )
         return False
+
+    def _count_late(self) -> None:
+        with self._lock:
+            self._late += 1
+            late = self._late
+        if self._may_shout():
+            logger.error(
+                "spool %s: an answer left although its record is not on disk after %.1f s; %d such "
+                "since the start. They wait in memory, and a kill would lose them",
+                self.folder.path,
+                self._durable_timeout_s,
+                late,
+            )
+
+    def _may_shout(self) -> bool:
+        with self._lock:
+            is_time = time.monotonic() - self._shouted > SHOUT_S
+            if is_time:
+                self._shouted = time.monotonic()
+        return is_time
 
     def _run(self) -> None:
         """The writer thread."""
@@ -229,6 +296,7 @@ class Spool:
         self._turn()
         with suppress(OSError):
             self._segments.seal()
+            self._settle()
 
     def _gather(self) -> None:
         """Waits out the window, less when somebody asks to seal."""
@@ -243,8 +311,11 @@ class Spool:
         nonce = self._read_seal_request()
         with self._lock:
             seals_wanted, frames = self._seals_asked, self._queue[:]
+            is_synced, self._is_sync_wanted = self._is_sync_wanted, False
         is_asked = nonce != self._seal_done or seals_wanted > self._seals_done
-        if not self._write(frames):
+        if not self._write(frames, is_synced=is_synced):
+            with self._lock:
+                self._is_sync_wanted |= is_synced
             return
         if is_asked or self._segments.is_due:
             try:
@@ -252,6 +323,7 @@ class Spool:
             except OSError as error:
                 self._fail(error)
                 return
+            self._settle()
         if is_asked:
             self._seal_done = nonce
             with self._sealed:
@@ -260,16 +332,19 @@ class Spool:
         if is_asked or time.monotonic() - self._stated > STATE_S:
             self._publish()
 
-    def _write(self, frames: Sequence[bytes]) -> bool:
+    def _write(self, frames: Sequence[bytes], *, is_synced: bool) -> bool:
         """Appends the head of the queue and takes it off; False while the disk refuses."""
-        if not frames:
+        if not frames and not is_synced:
             self._disk_error = None  # a seal that failed; the next record tries the disk anew
             return True
         if self._disk_error and not self._is_closing and time.monotonic() - self._tried < RETRY_S:
             return False
         self._tried = time.monotonic()
         try:
-            self._segments.append(frames)
+            if frames:
+                self._segments.append(frames, is_synced=is_synced)
+            else:
+                self._segments.sync()
         except OSError as error:
             self._fail(error)
             return False
@@ -280,10 +355,18 @@ class Spool:
             self._folder_bytes += size
             self._spooled += len(frames)
             self._bytes_spooled += size
+        if is_synced:
+            self._settle()
         if self._disk_error:
             self._disk_error = None
             logger.warning("spool %s is written to again", self.folder.path)
         return True
+
+    def _settle(self) -> None:
+        """Everything written is fsynced: whoever waits for it may go on."""
+        with self._lock:
+            self._synced = self._spooled
+            self._waiters.wake(self._synced)
 
     def _fail(self, error: OSError) -> None:
         if self._disk_error is None:

@@ -35,6 +35,8 @@ class SegmentWriter:
         self._path = Path()
         self._size = self._header_bytes = 0
         self._opened = 0.0
+        self._is_dirty = False
+        """Whether it holds what no fsync covers yet."""
 
     @property
     def is_due(self) -> bool:
@@ -44,8 +46,8 @@ class SegmentWriter:
         age = time.monotonic() - self._opened
         return self._size >= self._segment_bytes or age >= self._segment_seconds
 
-    def append(self, frames: Sequence[bytes]) -> None:
-        """Writes and fsyncs the frames.
+    def append(self, frames: Sequence[bytes], *, is_synced: bool = True) -> None:
+        """Writes the frames and, unless told otherwise, fsyncs all the segment holds.
 
         Raises:
             OSError: the disk took none or part of them. What it took is cut off again and the
@@ -56,14 +58,35 @@ class SegmentWriter:
             descriptor = self._open() if self._descriptor is None else self._descriptor
             data = b"".join(frames)
             _write_all(descriptor, data)
-            os.fdatasync(descriptor)
+            if is_synced:
+                os.fdatasync(descriptor)
         except OSError:
             self._abandon()
             raise
         self._size += len(data)
+        self._is_dirty = not is_synced
+
+    def sync(self) -> None:
+        """Fsyncs what was appended without.
+
+        Raises:
+            OSError: the disk refused. The segment is closed; what of it is on disk nobody knows.
+        """
+        if self._descriptor is None or not self._is_dirty:
+            return
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._abandon()
+            raise
+        self._is_dirty = False
 
     def seal(self) -> None:
-        """Closes the open segment for good; a drain may take it from here."""
+        """Fsyncs and closes the open segment for good; a drain may take it from here."""
+        self.sync()
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is None:
             return
         os.close(self._descriptor)
@@ -74,6 +97,7 @@ class SegmentWriter:
         self._number += 1
         self._path = self._folder.path / f"{self._writer}-{self._number:08d}.open"
         self._size = self._header_bytes = 0
+        self._is_dirty = False
         self._opened = time.monotonic()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor = os.open(self._path, flags, 0o600)
@@ -97,7 +121,7 @@ class SegmentWriter:
             self._descriptor = None
             self._path.unlink(missing_ok=True)
         else:
-            self.seal()
+            self._close()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -82,6 +82,8 @@ class Call:
         self.is_whole = False
         """Whether the last byte of the answer has come."""
         self.is_recorded = False
+        self.awaits_disk = False
+        """Whether its answer may not end before its record is on disk."""
         self.http_status: int | None = None
         """The model server's, None while it has not answered."""
 

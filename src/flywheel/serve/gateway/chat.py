@@ -4,7 +4,8 @@ Input: an OpenAI request. Output: the model server's own answer, streamed as it 
 is changed on the way there, and nothing but headers on the way back.
 
 A call is handed to the sink before its last byte leaves, so that whoever has an answer and then
-starts a drain finds the call in the lake.
+starts a drain finds the call in the lake. Where the workload says `before_response`, the last byte
+waits for the fsync: a whole answer leaves after it, a stream is held at its `[DONE]`.
 """
 
 import asyncio
@@ -103,7 +104,9 @@ class ChatEndpoint:
         inbound = Inbound(raw, body, request.headers)
         call = Call(arrival, route, inbound, subject_secret=self._subject_secret)
         try:
-            return await self._forward(request, call, body)
+            reply = await self._forward(request, call, body)
+            await self._recorder.settled(call)  # what is not streamed leaves after this returns
+            return reply
         except (asyncio.CancelledError, ConnectionResetError):
             self._recorder.finish(call, GONE)
             raise
@@ -161,8 +164,10 @@ class ChatEndpoint:
                 break
             if call.received(chunk):
                 self._recorder.finish(call, outcome)
+                await self._recorder.settled(call)
             await reply.write(chunk)
         self._recorder.finish(call, outcome)
+        await self._recorder.settled(call)
         await reply.write_eof()
         return reply
 
@@ -170,6 +175,7 @@ class ChatEndpoint:
         """Tells a client in the middle of a stream that no more comes: the status line is gone."""
         self._metrics.upstream_failures["upstream_disconnected"] += 1
         self._recorder.finish(call, Outcome("error", "upstream_disconnected", reason))
+        await self._recorder.settled(call)
         message = f"the model server broke off: {reason}"
         event = to_json(error_body(message, kind="upstream_error", code="upstream_disconnected"))
         await reply.write(b"\n\ndata: " + event + b"\n\n")

@@ -101,6 +101,7 @@ def _capture_lines(capture: CaptureCounters) -> Iterator[str]:
     yield from _family(f"{prefix}_spooled_total", "counter", {"": capture.spooled})
     yield from _family(f"{prefix}_spooled_bytes_total", "counter", {"": capture.bytes_spooled})
     yield from _family(f"{prefix}_pending", "gauge", {"": capture.pending})
+    yield from _family(f"{prefix}_late_total", "counter", {"": capture.late})
     # A loss is alerted on by its rate: the series must be there before the first one.
     dropped = _by("reason", capture.dropped) or {_labels(reason="disk_error"): 0}
     yield from _family(f"{prefix}_dropped_total", "counter", dropped)

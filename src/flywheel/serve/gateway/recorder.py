@@ -6,7 +6,7 @@ Input: a call that ended. Output: one record in the sink, at most.
 import zlib
 from typing import Literal, Protocol
 
-from flywheel.records import CaptureCounters, Exchange, Feedback
+from flywheel.records import CaptureCounters, Durability, Exchange, Feedback
 from flywheel.serve.gateway.call import Call, Outcome
 from flywheel.serve.gateway.metrics import Metrics
 
@@ -15,7 +15,7 @@ CLIENT_CLOSED = 499
 
 
 class CaptureSink(Protocol):
-    """Where calls and judgements go. Nothing in it raises, and only `seal` waits."""
+    """Where calls and judgements go. Nothing in it raises; only `durable` and `seal` wait."""
 
     @property
     def counters(self) -> CaptureCounters:
@@ -27,8 +27,18 @@ class CaptureSink(Protocol):
         """Whether what is handed in now will be kept."""
         ...
 
-    def append(self, kind: Literal["exchange", "feedback"], record: Exchange | Feedback) -> bool:
+    def append(
+        self,
+        kind: Literal["exchange", "feedback"],
+        record: Exchange | Feedback,
+        *,
+        durability: Durability | None = None,
+    ) -> bool:
         """Takes a record; False when it was dropped, which the sink counts."""
+        ...
+
+    async def durable(self) -> bool:
+        """Waits, not for ever, until all of it is on disk; False when the disk took too long."""
         ...
 
     def seal(self, *, timeout_s: float = 10.0) -> bool:
@@ -50,7 +60,16 @@ class Recorder:
         duration_ms = call.arrival.elapsed_ms
         self._count(call, outcome, duration_ms)
         if _is_sampled(call):
-            self.sink.append("exchange", call.exchange(outcome, duration_ms=duration_ms))
+            durability = call.route.durability
+            record = call.exchange(outcome, duration_ms=duration_ms)
+            is_kept = self.sink.append("exchange", record, durability=durability)
+            call.awaits_disk = is_kept and durability == "before_response"
+
+    async def settled(self, call: Call) -> None:
+        """Returns when the answer may end: at once, or after the fsync its workload asks for."""
+        if call.awaits_disk:
+            call.awaits_disk = False
+            await self.sink.durable()
 
     def _count(self, call: Call, outcome: Outcome, duration_ms: float) -> None:
         route, metrics = call.route, self.metrics

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flywheel.errors import BadRequestError, ConfigError, EpochConflictError, UnknownModelError
-from flywheel.records import Arm, Release
+from flywheel.records import Arm, Durability, Release
 from flywheel.workload import Workload
 
 
@@ -29,6 +29,8 @@ class Route:
     release: Release | None
     sample: float
     """Share of calls captured; 0 when capture is off."""
+    durability: Durability = "group"
+    """When a captured call is on disk."""
 
 
 class RouteTable:
@@ -123,4 +125,5 @@ def _first_route(workload: Workload) -> Route:
         epoch=0,
         release=None,
         sample=workload.capture.sample if workload.capture.enabled else 0.0,
+        durability=workload.capture.durability,
     )
