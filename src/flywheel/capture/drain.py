@@ -5,30 +5,33 @@ DrainReport.
 Command: `flywheel capture drain`.
 
 Live writers are asked to seal first, so that every call answered before the drain began is in it.
-A segment is deleted only when all it held is committed, and every append is idempotent on the
-record's id: a drain that is killed anywhere is simply run again. Calls are committed before
-judgements, because a judgement may take its workload from the call it judges.
+A segment is deleted only when all it held is committed and counted in the folder's ledger, and
+every append is idempotent on the record's id: a drain that is killed anywhere is simply run again.
+Calls are committed before judgements, because a judgement may take its workload from the call it
+judges.
 """
 
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
+from flywheel.capture.batch import Batch, Origin, Row
 from flywheel.capture.folder import SpoolFolder
+from flywheel.capture.ledger import Books
 from flywheel.capture.parse import to_assessment, to_interaction
 from flywheel.capture.resolve import resolve_workloads
 from flywheel.capture.seal import seal_live_writers
 from flywheel.capture.segment import Damage, Frame, SegmentHeader, decode_header, read_frames
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.records import Exchange, Feedback, QuarantineRecord, Record
+from flywheel.records import Exchange, Feedback, Record
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +70,11 @@ class DrainReport(Record):
     unsealed_writers: int = 0
     """Live writers that did not seal in time; what they hold comes with the next drain."""
     dropped: int = 0
-    """Lost before they reached the disk, as the writers report since each was started."""
+    """Lost before they reached the disk, by the writers now there and those this drain found gone;
+    `flywheel capture status` has the total."""
     skipped_segments: int = 0
     """Written by a newer Flywheel; left where they are."""
     duration_s: float = 0.0
-
-
-class _Origin(NamedTuple):
-    """Where a record was read, kept for the case that it must go to quarantine."""
-
-    source: str
-    header: SegmentHeader
-    payload: bytes
 
 
 def drain(
@@ -105,10 +101,10 @@ def drain(
     folder, started = SpoolFolder(spool_dir), time.monotonic()
     with folder.draining():
         unsealed = seal_live_writers(folder, timeout_s=seal_timeout_s)
-        run = _Drain(lake, on_progress or (lambda done, total: None))
+        books = Books(folder)
+        run = _Drain(lake, books, on_progress or (lambda done, total: None))
         run.all_of(sorted([*folder.segments(), *folder.leftovers()]))
-        dropped = _dropped(folder)
-        _forget_dead_writers(folder)
+        dropped = books.absorb()
     return DrainReport(
         spool=str(spool_dir),
         unsealed_writers=unsealed,
@@ -121,18 +117,14 @@ def drain(
 class _Drain:
     """One run over the segments, in batches of whole segments."""
 
-    def __init__(self, lake: Lake, on_progress: OnProgress) -> None:
-        self._lake, self._on_progress = lake, on_progress
+    def __init__(self, lake: Lake, books: Books, on_progress: OnProgress) -> None:
+        self._lake, self._books, self._on_progress = lake, books, on_progress
         self._done = self._total = 0
-        self.counts = {"segments": 0, "bytes": 0, "records": 0, "damaged": 0, "interactions": 0}
-        self.counts |= {"assessments": 0, "quarantined": 0, "duplicates": 0, "skipped_segments": 0}
-        self._calls: list[tuple[Record, _Origin]] = []
-        self._bad: list[QuarantineRecord] = []
-        self._judgements: list[tuple[Feedback, _Origin]] = []
+        self.counts: Counter[str] = Counter()
+        self._free, self._held = Batch(lake), Batch(lake)
+        """Held are segments with judgements: those are committed when all calls are."""
+        self._judgements: list[tuple[Feedback, Origin]] = []
         self._batch_bytes = 0
-        self._batch: list[Path] = []
-        self._held: list[Path] = []
-        """Committed but for the judgements in them."""
 
     def all_of(self, paths: Sequence[Path]) -> None:
         """Drains the segments."""
@@ -140,7 +132,8 @@ class _Drain:
         self._on_progress(0, self._total)
         for path in paths:
             self._read(path)
-            if len(self._calls) >= BATCH_RECORDS or self._batch_bytes >= BATCH_BYTES:
+            calls = len(self._free.calls) + len(self._held.calls)
+            if calls >= BATCH_RECORDS or self._batch_bytes >= BATCH_BYTES:
                 self._commit_calls()
             if len(self._judgements) >= MAX_JUDGEMENTS:
                 self._commit()
@@ -154,57 +147,43 @@ class _Drain:
         if header is None:
             self.counts["skipped_segments"] += 1
             return
-        judgements_before = len(self._judgements)
-        for part in read_frames(data, start):
+        parts = list(read_frames(data, start))
+        has_judgements = any(isinstance(p, Frame) and p.kind == "feedback" for p in parts)
+        batch = self._held if has_judgements else self._free
+        for part in parts:
             source = f"{path.stem}@{part.offset}"
             if isinstance(part, Damage):
                 self.counts["damaged"] += 1
                 detail = f"{len(part.data)} bytes at offset {part.offset} are no whole record"
-                origin = _Origin(source, header, part.data)
-                self._reject(BadRecordError(part.reason, detail), origin)
+                origin = Origin(source, header, part.data)
+                batch.reject(BadRecordError(part.reason, detail), origin)
             else:
                 self.counts["records"] += 1
-                self._take(part, _Origin(source, header, part.payload))
+                self._take(batch, part, Origin(source, header, part.payload))
+        batch.add_segment(path, len(parts))
         self._batch_bytes += len(data)
-        (self._batch if len(self._judgements) == judgements_before else self._held).append(path)
 
-    def _take(self, frame: Frame, origin: _Origin) -> None:
+    def _take(self, batch: Batch, frame: Frame, origin: Origin) -> None:
         try:
             if frame.kind == "feedback":
-                feedback = _parse(Feedback, frame.payload)
-                self._judgements.append((feedback, origin))
+                self._judgements.append((_parse(Feedback, frame.payload), origin))
             else:
-                self._calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
+                batch.calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
         except BadRecordError as error:
-            self._reject(error, origin)
-
-    def _reject(self, error: BadRecordError, origin: _Origin) -> None:
-        created_at = origin.header.created_at
-        self._bad.append(
-            QuarantineRecord(
-                quarantine_id=sha256(origin.source.encode() + b"\0" + origin.payload).hexdigest(),
-                event_date=created_at.date(),
-                created_at=created_at,
-                source=f"spool:{origin.source}",
-                reason=error.reason,
-                detail=error.detail,
-                payload=origin.payload,
-            )
-        )
+            batch.reject(error, origin)
 
     def _commit_calls(self) -> None:
-        self._append("interactions", self._calls)
-        self._append_bad()
-        if self._batch:
-            self._delete(self._batch)
-        self._calls, self._batch, self._batch_bytes = [], [], 0
+        for batch in (self._free, self._held):
+            batch.commit_calls()
+        self._delete(self._free)
+        self._batch_bytes = 0
 
     def _commit(self) -> None:
         self._commit_calls()
         asked = [
             (feedback, origin.header.default_workload) for feedback, origin in self._judgements
         ]
-        assessments: list[tuple[Record, _Origin]] = []
+        assessments: list[Row] = []
         for (feedback, origin), workload in zip(
             self._judgements, resolve_workloads(self._lake, asked), strict=True
         ):
@@ -215,43 +194,21 @@ class _Drain:
                 row = to_assessment(feedback, workload=workload, received_at=received_at)
                 assessments.append((row, origin))
             except BadRecordError as error:
-                self._reject(error, origin)
-        self._append("assessments", assessments)
-        self._append_bad()
+                self._held.reject(error, origin)
+        self._held.commit("assessments", assessments)
         self._delete(self._held)
-        self._judgements, self._held = [], []
+        self._judgements = []
 
-    def _append(self, count: str, rows: Sequence[tuple[Record, _Origin]]) -> None:
-        """One commit; where the lake refuses a row, halves are tried until it stands alone."""
-        if not rows:
-            return
-        try:
-            result = self._lake.append([row for row, _ in rows])
-        except BadRecordError as error:
-            if len(rows) == 1:
-                self._reject(error, rows[0][1])
-                return
-            middle = len(rows) // 2
-            self._append(count, rows[:middle])
-            self._append(count, rows[middle:])
-            return
-        self.counts[count] += result.written
-        self.counts["duplicates"] += result.duplicates
-
-    def _append_bad(self) -> None:
-        if self._bad:
-            result = self._lake.append(self._bad)
-            self.counts["quarantined"] += result.written
-            self.counts["duplicates"] += result.duplicates
-        self._bad = []
-
-    def _delete(self, paths: Sequence[Path]) -> None:
-        if paths and "://" not in self._lake.root:
-            os.sync()  # a commit is not fsynced; the segments were, and must outlive a power cut
-        for path in paths:
-            self.counts["bytes"] += path.stat().st_size
-            path.unlink()
-            self.counts["segments"] += 1
+    def _delete(self, batch: Batch) -> None:
+        """Books and deletes the batch's segments: all they held is committed."""
+        if batch.paths:
+            if "://" not in self._lake.root:
+                os.sync()  # a commit is not fsynced; the segments were, and outlive a power cut
+            self.counts["bytes"] += sum(path.stat().st_size for path in batch.paths)
+            self.counts["segments"] += len(batch.paths)
+            self._books.delete(batch.paths, batch.drained, batch.records_of)
+            self.counts += batch.counts
+        batch.clear()
 
 
 def _header(path: Path, data: bytes) -> tuple[SegmentHeader | None, int]:
@@ -272,15 +229,3 @@ def _parse(record: type[R], payload: bytes) -> R:
         return record.model_validate_json(payload)
     except ValidationError as error:
         raise BadRecordError("invalid_record", f"not {record.__name__}: {error}") from error
-
-
-def _dropped(folder: SpoolFolder) -> int:
-    states = (folder.state(writer) for writer in folder.writers())
-    return sum(sum(state.counters.dropped.values()) for state in states if state is not None)
-
-
-def _forget_dead_writers(folder: SpoolFolder) -> None:
-    busy = {path.stem.rpartition("-")[0] for path in folder.open_segments()}
-    for writer in folder.writers():
-        if writer not in busy and not folder.is_alive(writer):
-            folder.writer_file(writer).unlink(missing_ok=True)

@@ -1,8 +1,10 @@
 """The spool folder: which files there are, who is alive, how a drain asks for what is in memory.
 
     <writer>.writer            held with flock by a live writer; its state, one block of JSON
+    <writer>.closed            the last state of a writer that ended by itself, until a drain
     <writer>-<number>.open     the segment a writer appends to
     <writer>-<number>.seg      sealed: no longer written to
+    ledger.json                what became of everything that left no other trace; the drain's
     drain.lock                 held with flock by the drain at work
     seal.request               a drain's nonce: each live writer seals and repeats it in its state
 
@@ -43,6 +45,7 @@ class SpoolFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seal_request = path / "seal.request"
+        self.ledger = path / "ledger.json"
 
     def create(self) -> None:
         """Makes the folder.
@@ -68,9 +71,30 @@ class SpoolFolder:
         """Segments being written, and what dead writers left."""
         return sorted(self.path.glob("*.open"))
 
+    def all_segments(self) -> list[Path]:
+        """Sealed and open ones."""
+        return [*self.segments(), *self.open_segments()]
+
     def writers(self) -> list[str]:
-        """Writers that have a file here, dead or alive."""
+        """Writers that live or were killed."""
         return sorted(path.stem for path in self.path.glob("*.writer"))
+
+    def states(self) -> list[str]:
+        """Writers that left a state here: those, and the ones that closed."""
+        return sorted({*self.writers(), *(path.stem for path in self.path.glob("*.closed"))})
+
+    def closed_file(self, writer: str) -> Path:
+        """Where a writer that closed leaves its last state."""
+        return self.path / f"{writer}.closed"
+
+    def is_closed(self, writer: str) -> bool:
+        """Whether the writer ended by itself."""
+        return self.closed_file(writer).exists()
+
+    def forget(self, writer: str) -> None:
+        """Removes what a writer that is gone left of itself, but for its segments."""
+        self.writer_file(writer).unlink(missing_ok=True)
+        self.closed_file(writer).unlink(missing_ok=True)
 
     def writer_file(self, writer: str) -> Path:
         """Where a writer keeps its lock and its state."""
@@ -79,7 +103,7 @@ class SpoolFolder:
     def size(self) -> int:
         """Bytes in segments."""
         total = 0
-        for path in (*self.path.glob("*.seg"), *self.path.glob("*.open")):
+        for path in self.all_segments():
             with suppress(FileNotFoundError):  # a drain deletes while we look
                 total += path.stat().st_size
         return total
@@ -105,12 +129,10 @@ class SpoolFolder:
 
     def state(self, writer: str) -> WriterState | None:
         """What the writer last said; None while it is being rewritten or when it is gone."""
-        try:
-            return WriterState.model_validate_json(
-                self.writer_file(writer).read_bytes().rstrip(b"\0 ")
-            )
-        except (FileNotFoundError, ValidationError):
-            return None
+        for path in (self.writer_file(writer), self.closed_file(writer)):
+            with suppress(FileNotFoundError, ValidationError):
+                return WriterState.model_validate_json(path.read_bytes().rstrip(b"\0 "))
+        return None
 
     def ask_to_seal(self) -> str:
         """Asks every live writer to seal what it has, and returns the nonce to wait for."""
@@ -142,7 +164,7 @@ class WriterLock:
     """A writer's claim on a folder: the lock that says it lives, and the state beside it."""
 
     def __init__(self, folder: SpoolFolder, writer: str) -> None:
-        self._path = folder.writer_file(writer)
+        self._path, self._closed_path = folder.writer_file(writer), folder.closed_file(writer)
         # Locked first and named after, so that nobody ever sees the file without the lock.
         temporary = self._path.with_suffix(".tmp")
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -153,9 +175,11 @@ class WriterLock:
         """Publishes the state; raises OSError where the disk does not take it."""
         os.pwrite(self._descriptor, state.model_dump_json().encode().ljust(STATE_BYTES, b" "), 0)
 
-    def release(self) -> None:
-        """Ends the writer: nothing of it is left but its segments."""
-        self._path.unlink(missing_ok=True)
+    def release(self, state: WriterState) -> None:
+        """Ends the writer: nothing of it is left but its segments and its last word."""
+        with suppress(OSError):  # on a disk that refuses it looks like one that was killed
+            self.write(state)
+            self._path.rename(self._closed_path)
         os.close(self._descriptor)
 
 

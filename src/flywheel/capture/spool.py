@@ -225,7 +225,7 @@ class Spool:
             self._waiters.give_up()
         if lost:
             logger.error("spool %s closed with %d records lost", self.folder.path, lost)
-        self._claim.release()
+        self._claim.release(self._state())
 
     def __enter__(self) -> Self:
         return self
@@ -326,11 +326,12 @@ class Spool:
             self._settle()
         if is_asked:
             self._seal_done = nonce
+        if is_asked or time.monotonic() - self._stated > STATE_S:
+            self._publish()
+        if is_asked:
             with self._sealed:
                 self._seals_done = seals_wanted
                 self._sealed.notify_all()
-        if is_asked or time.monotonic() - self._stated > STATE_S:
-            self._publish()
 
     def _write(self, frames: Sequence[bytes], *, is_synced: bool) -> bool:
         """Appends the head of the queue and takes it off; False while the disk refuses."""
@@ -395,7 +396,16 @@ class Spool:
     def _publish(self) -> None:
         """Tells drains and `flywheel capture status` how this writer is."""
         self._stated = time.monotonic()
-        state = WriterState(
+        size = self.folder.size()
+        if size < self._folder_bytes:  # drained: nobody may append before this says that one can
+            self._is_full = False
+        self._folder_bytes = size
+        # A full disk must not end the thread: who waits for the state waits in vain and says so.
+        with suppress(OSError):
+            self._claim.write(self._state())
+
+    def _state(self) -> WriterState:
+        return WriterState(
             writer=self.writer,
             pid=os.getpid(),
             started_at=self._started_at,
@@ -403,10 +413,3 @@ class Spool:
             is_writable=self.is_writable,
             sealed=self._seal_done,
         )
-        size = self.folder.size()
-        if size < self._folder_bytes:  # drained: nobody may append before this says that one can
-            self._is_full = False
-        self._folder_bytes = size
-        # A full disk must not end the thread: who waits for the state waits in vain and says so.
-        with suppress(OSError):
-            self._claim.write(state)

@@ -1,11 +1,14 @@
 """`flywheel capture …`: the spool, and its way into the lake."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flywheel.cli.common import HomeOption, JsonOption, console, messages, print_json, print_table
 from flywheel.settings import Settings
+
+if TYPE_CHECKING:
+    from flywheel.capture.status import SpoolTotals
 
 app = typer.Typer(
     help="The spool of captured calls: drain it into the lake, look at it.", no_args_is_help=True
@@ -64,7 +67,7 @@ def drain(
 
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show what waits in the spool, and what every gateway's capture counters say.
+    """Show what waits in the spool, what every gateway's counters say, and that it all adds up.
 
     Example: flywheel capture status --home demo
     """
@@ -79,6 +82,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         f"{found.spool}: {found.bytes / 1e6:.1f} MB in {found.sealed_segments} sealed, "
         f"{found.open_segments} open, {found.leftover_segments} leftover segments; {age}"
     )
+    console.print(told(found.totals), soft_wrap=True)
     if found.writers:
         print_table(
             "writers",
@@ -97,3 +101,18 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 for writer in found.writers
             ],
         )
+
+
+def told(totals: "SpoolTotals") -> str:
+    """The counters since the folder was made, as sums one can check."""
+    dropped = sum(totals.dropped.values())
+    reasons = ", ".join(f"{name} {count}" for name, count in totals.dropped.items())
+    late = f"; {totals.late} answers left before their record was on disk" if totals.late else ""
+    moving = f"; {abs(totals.difference)} in motion" if totals.difference else ""
+    return (
+        f"{totals.accepted} accepted = {totals.spooled} spooled + {totals.pending} pending + "
+        f"{dropped} dropped{f' ({reasons})' if reasons else ''}; "
+        f"{totals.spooled} spooled = {totals.drained} drained + {totals.waiting} waiting{moving}; "
+        f"{totals.drained} drained = {totals.committed} committed + "
+        f"{totals.quarantined} quarantined + {totals.duplicates} duplicates{late}"
+    )

@@ -127,7 +127,10 @@ def status(
     if json:
         print_json(report)
     else:
-        _show_status(report)
+        from flywheel.capture import read_status
+        from flywheel.cli.capture import told
+
+        _show_status(report, told(read_status(settings.spool_dir).totals))
 
 
 async def move(
@@ -200,7 +203,7 @@ def _show_release(release: Release, as_json: bool) -> None:
     )
 
 
-def _show_status(report: "StatusReport") -> None:
+def _show_status(report: "StatusReport", captured: str) -> None:
     spool = report.gateway.spool or {}
     since = report.since.strftime("%Y-%m-%d %H:%M:%S UTC") if report.since else "the beginning"
     how = f", {report.action} by {report.actor}" if report.action else ""
@@ -212,6 +215,7 @@ def _show_status(report: "StatusReport") -> None:
         ["new labels", f"{labels} (a night needs {report.labels_needed})"],
         ["gateway", f"{report.gateway.url} {'up' if report.gateway.is_up else 'DOWN'}"],
         ["spool", ", ".join(f"{name} {value}" for name, value in spool.items()) or "unknown"],
+        ["captured", captured],
     ]
     for replica in report.replicas:
         state = f"up: {', '.join(replica.resident)}" if replica.is_up else "DOWN"
