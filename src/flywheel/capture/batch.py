@@ -44,6 +44,8 @@ class Batch:
         self.counts: Counter[str] = Counter()
         """interactions, assessments, quarantined, duplicates: as DrainReport has them."""
         self.calls: list[Row] = []
+        self.blobs: dict[str, bytes] = {}
+        """Large content of the calls, by its sha256."""
         self._bad: list[QuarantineRecord] = []
 
     @property
@@ -76,7 +78,10 @@ class Batch:
         )
 
     def commit_calls(self) -> None:
-        """Commits the calls, and what was rejected so far."""
+        """Commits the calls, their large content before them, and what was rejected so far."""
+        for data in self.blobs.values():
+            self._lake.put_blob(data)
+        self.blobs = {}
         self.commit("interactions", self.calls)
         self.calls = []
 

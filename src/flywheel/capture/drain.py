@@ -23,6 +23,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from flywheel.capture.batch import Batch, Origin, Row
+from flywheel.capture.blobs import INLINE_BYTES, without_large_content
 from flywheel.capture.folder import SpoolFolder
 from flywheel.capture.ledger import Books
 from flywheel.capture.parse import to_assessment, to_interaction
@@ -168,7 +169,11 @@ class _Drain:
             if frame.kind == "feedback":
                 self._judgements.append((_parse(Feedback, frame.payload), origin))
             else:
-                batch.calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
+                call = to_interaction(_parse(Exchange, frame.payload))
+                if frame.size > INLINE_BYTES:
+                    call, blobs = without_large_content(call)
+                    batch.blobs |= blobs
+                batch.calls.append((call, origin))
         except BadRecordError as error:
             batch.reject(error, origin)
 

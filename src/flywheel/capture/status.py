@@ -14,6 +14,9 @@ from flywheel.capture.ledger import Ledger, added, read_ledger, settled
 from flywheel.capture.segment import HEADER_BYTES, begun_at, count_frames
 from flywheel.records import CaptureCounters, Record, UtcDatetime, utcnow
 
+ATTEMPTS = 5
+"""Times the totals are added up anew because a drain changed the ledger meanwhile."""
+
 
 class WriterStatus(Record):
     """One writer, as of about a second ago."""
@@ -102,13 +105,12 @@ def read_status(spool_dir: Path) -> SpoolStatus:
 
 def read_totals(folder: SpoolFolder) -> SpoolTotals:
     """Adds up the ledger, the writers and the segments; again where a drain moved meanwhile."""
-    ledger = read_ledger(folder)
-    for _ in range(5):
+    ledger, attempts = read_ledger(folder), 0
+    while True:
         totals, before = _totals(folder, ledger), ledger
-        ledger = read_ledger(folder)
-        if ledger == before:
-            break
-    return totals
+        ledger, attempts = read_ledger(folder), attempts + 1
+        if ledger == before or attempts == ATTEMPTS:
+            return totals
 
 
 def _totals(folder: SpoolFolder, ledger: Ledger) -> SpoolTotals:

@@ -4,8 +4,20 @@ Appends are idempotent and safe from several processes at once; queries read the
 pinned version; the release ledger moves by compare-and-swap.
 """
 
+from flywheel.lake.blobs import TAG as BLOB_TAG
+from flywheel.lake.blobs import BlobReference
 from flywheel.lake.describe import ColumnInfo, Relation
 from flywheel.lake.lake import AppendResult, Lake
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 
-__all__ = ["AppendResult", "ColumnInfo", "Commit", "Compaction", "Lake", "Relation", "Vacuum"]
+__all__ = [
+    "BLOB_TAG",
+    "AppendResult",
+    "BlobReference",
+    "ColumnInfo",
+    "Commit",
+    "Compaction",
+    "Lake",
+    "Relation",
+    "Vacuum",
+]

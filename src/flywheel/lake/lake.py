@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.errors import EpochConflictError, LakeConflictError
-from flywheel.lake import describe, maintenance, session
+from flywheel.lake import blobs, describe, maintenance, session
 from flywheel.lake.catalog import write_catalog
 from flywheel.lake.commit import back_off, try_commit, turn, without_known
 from flywheel.lake.delta import Storage
@@ -19,7 +19,7 @@ from flywheel.lake.describe import ColumnInfo, Relation
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
 from flywheel.lake.rows import R, from_arrow, to_arrow
 from flywheel.lake.tables import TABLES, table_of
-from flywheel.records import Record, Release
+from flywheel.records import Interaction, Record, Release
 from flywheel.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,6 +89,26 @@ class Lake:
                     return AppendResult(spec.name, added, known, table.version())
             back_off(attempt)
         raise LakeConflictError(spec.name, MAX_ATTEMPTS)
+
+    def put_blob(self, data: bytes) -> str:
+        """Stores large content beside the tables, once, and returns its sha256 in hex."""
+        return blobs.put(self._storage, data)
+
+    def get_blob(self, digest: str) -> bytes:
+        """The content of a sha256.
+
+        Raises:
+            BadRecordError: there is none, or it is damaged.
+        """
+        return blobs.get(self._storage, digest)
+
+    def with_content(self, call: Interaction) -> Interaction:
+        """A call as the model saw it: images, audio and files where references stand in the row.
+
+        Raises:
+            BadRecordError: a blob is missing or damaged.
+        """
+        return blobs.restored(self._storage, call)
 
     def append_release(self, release: Release) -> int:
         """Appends to the release ledger by compare-and-swap, and returns the new epoch.
