@@ -12,6 +12,8 @@ from flywheel.errors import BadRequestError, ConfigError, EpochConflictError, Un
 from flywheel.records import Arm, Durability, Release
 from flywheel.workload import Workload
 
+STRONGEST_FIRST: tuple[Durability, ...] = ("before_response", "group", "async")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -87,6 +89,11 @@ class RouteTable:
                 code="workload_not_found",
             )
         return self._by_alias[alias]
+
+    def durability_of(self, workload: str | None) -> Durability:
+        """A workload's durability; the strongest there is where nobody says whose it is."""
+        found = {r.durability for r in self.all() if workload in (None, r.workload)}
+        return next((one for one in STRONGEST_FIRST if one in found), "group")
 
     def apply(self, release: Release) -> bool:
         """Switches the workload's alias to the release.
