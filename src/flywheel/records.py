@@ -18,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -45,7 +44,7 @@ def new_id() -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 UtcDatetime = Annotated[AwareDatetime, AfterValidator(_utc)]
@@ -77,11 +76,12 @@ class Message(BaseModel):
     name: str | None = None
     """The participant, where several share a role."""
 
-    @model_serializer(mode="wrap")
-    def _only_what_came(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
+    @model_serializer(mode="plain")
+    def _only_what_came(self) -> JsonObject:
         """A field that was absent stays absent; one that was null stays null."""
-        dumped: JsonObject = handler(self)
-        return {name: value for name, value in dumped.items() if name in self.model_fields_set}
+        came = self.model_fields_set
+        dumped: JsonObject = {name: value for name, value in self.__dict__.items() if name in came}
+        return dumped | (self.__pydantic_extra__ or {})
 
     @property
     def text(self) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flywheel.capture import drain
-from flywheel.lake import AppendResult, Lake
-from flywheel.records import Record
+from flywheel.lake import AppendResult, Lake, Rows
 
 
 class MortalLake(Lake):
@@ -23,11 +22,11 @@ class MortalLake(Lake):
         super().__init__(root)
         self.moment, self.left = moment, count
 
-    def append(self, records: Sequence[Record]) -> AppendResult:
+    def append_rows(self, parts: Sequence[Rows]) -> AppendResult:
         self.left -= 1
         if self.moment == "before" and self.left == 0:
             die()
-        result = super().append(records)
+        result = super().append_rows(parts)
         if self.moment == "after" and self.left == 0:
             die()
         return result

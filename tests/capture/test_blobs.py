@@ -3,6 +3,10 @@
 import base64
 import json
 import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,10 @@ from flywheel.capture import Spool, drain
 from flywheel.capture.blobs import INLINE_BYTES, without_large_content
 from flywheel.errors import BadRecordError
 from flywheel.lake import BlobReference, Lake
-from flywheel.lake.blobs import get, put
-from flywheel.lake.delta import Storage
 from flywheel.records import Interaction, Message
 from flywheel.testing import make_interaction
 from tests.capture.records import completion, exchange
+from tests.lake.test_object_store import options
 
 PICTURE, SOUND = os.urandom(20_000), os.urandom(30_000)
 TEXT = {"type": "text", "text": "What is this? data:image/png;base64,AAAA"}
@@ -84,13 +87,13 @@ def test_a_picture_and_a_sound_are_drained_into_blobs_and_restored(
 def test_blobs_are_there_before_the_row_that_refers_to_them(
     spool_dir: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = Lake.append
+    append = Lake.append_rows
 
-    def looked(self: Lake, records: Any) -> Any:
+    def looked(self: Lake, parts: Any) -> Any:
         assert lake.get_blob(sha256(PICTURE).hexdigest()) == PICTURE
-        return append(self, records)
+        return append(self, parts)
 
-    monkeypatch.setattr(Lake, "append", looked)
+    monkeypatch.setattr(Lake, "append_rows", looked)
     body = {"model": "triage", "messages": [{"role": "user", "content": [image(PICTURE)]}]}
     with Spool(spool_dir) as spool:
         spool.append("exchange", exchange(request=json.dumps(body)))
@@ -148,18 +151,25 @@ def test_a_missing_or_damaged_blob_is_said(lake: Lake) -> None:
         lake.with_content(stored)
 
 
-def test_the_door_to_an_object_store_writes_and_reads_the_same(tmp_path: Path) -> None:
-    """delta-rs' own handler, as for s3://, over a folder."""
-    tmp_path.joinpath("lake").mkdir()
-    storage = Storage(str(tmp_path / "lake"))
-    storage.root = f"file://{storage.root}"
-    assert not storage.is_local
-    digest = put(storage, PICTURE)
-    assert put(storage, PICTURE) == digest
-    assert get(storage, digest) == PICTURE
-    assert tmp_path.joinpath("lake", "blobs", digest[:2], digest).read_bytes() == PICTURE
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.lake.object_store"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.terminate()
+
+
+def test_in_a_bucket_they_lie_beside_the_tables_too(bucket: str) -> None:
+    lake = Lake("s3://bucket/lake", storage_options=options(bucket))
+    stored, taken = without_large_content(call(image(PICTURE)))
+    [digest] = [lake.put_blob(data) for data in taken.values()]
+    assert lake.put_blob(PICTURE) == digest
+    with urllib.request.urlopen(f"{bucket}/-/keys", timeout=10) as reply:
+        assert json.loads(reply.read()) == [f"lake/blobs/{digest[:2]}/{digest}"]
+    assert lake.with_content(stored).messages == call(image(PICTURE)).messages
     with pytest.raises(BadRecordError, match="has no blob"):
-        get(storage, "0" * 64)
+        lake.get_blob("0" * 64)
 
 
 @given(

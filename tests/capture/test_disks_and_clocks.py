@@ -19,6 +19,7 @@ from flywheel.lake import Lake
 from flywheel.records import Interaction, new_id, utcnow
 from tests.capture.records import exchange
 from tests.capture.test_spool import eventually, has_sealed
+from tests.capture.tiny_disk import fill
 
 
 def test_a_read_only_disk_is_refused_at_the_start(tiny_disk: Path) -> None:
@@ -58,6 +59,25 @@ def test_a_folder_that_becomes_read_only_keeps_records_in_memory_until_it_is_not
         assert spool.is_writable
     assert drain(spool_dir, lake).interactions == 2
     assert read_status(spool_dir).totals.adds_up
+
+
+def test_a_full_disk_is_drained_and_its_books_are_kept(tiny_disk: Path, lake: Lake) -> None:
+    """Where the ledger finds no room, deleting comes first: that makes it."""
+    folder = tiny_disk / "spool"
+    for _ in range(2):
+        with Spool(folder) as spool:
+            for _ in range(20):
+                spool.append("exchange", exchange())
+    with Spool(folder) as live:
+        ballast = fill(tiny_disk)
+        assert drain(folder, lake, seal_timeout_s=0.2).interactions == 40
+        assert read_status(folder).totals.adds_up
+        live.append("exchange", exchange())
+        ballast.unlink()
+    drain(folder, lake)
+    totals = read_status(folder).totals
+    assert totals.adds_up
+    assert (totals.accepted, totals.committed) == (41, 41)
 
 
 class JumpingClock(datetime):

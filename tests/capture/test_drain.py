@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from flywheel.capture import Spool, drain, read_status
 from flywheel.capture.drain import DrainReport
 from flywheel.capture.folder import SpoolFolder
 from flywheel.capture.segment import SegmentHeader, encode_frame, encode_header
-from flywheel.errors import SpoolBusyError
-from flywheel.lake import Lake
+from flywheel.errors import LakeConflictError, SpoolBusyError
+from flywheel.lake import AppendResult, Lake, Rows
 from flywheel.records import Assessment, Exchange, Interaction, QuarantineRecord, new_id
 from tests.capture.records import STARTED, exchange, feedback
 
@@ -342,3 +343,47 @@ def test_segments_are_only_readable_by_their_owner(spool_dir: Path) -> None:
         spool.append("exchange", exchange())
     [path] = spool_dir.glob("*.seg")
     assert path.stat().st_mode & 0o077 == 0
+
+
+class StumblingLake(Lake):
+    """A lake that loses one commit to other writers."""
+
+    def __init__(self, root: str, at: int) -> None:
+        super().__init__(root)
+        self.left = at
+
+    def append_rows(self, parts: Sequence[Rows]) -> AppendResult:
+        self.left -= 1
+        if self.left == 0:
+            raise LakeConflictError(parts[0].spec.name, 1)
+        return super().append_rows(parts)
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 7, 10])
+def test_a_segment_committed_in_several_commits_survives_one_that_fails(
+    spool_dir: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """While one commit runs the next rows are parsed; no segment goes before all it held."""
+    module = sys.modules["flywheel.capture.drain"]
+    monkeypatch.setattr(module, "COMMIT_ROWS", 7)
+    monkeypatch.setattr(module, "BATCH_BYTES", 10_000)
+    calls = [exchange() for _ in range(60)]
+    with Spool(spool_dir, default_workload="triage") as spool:
+        for number, call in enumerate(calls, start=1):
+            spool.append("exchange", call)
+            if number % 20 == 0:
+                spool.append("exchange", exchange(response="<html>"))
+                spool.seal()
+        spool.append("feedback", feedback())
+        spool.append("exchange", exchange())
+    with pytest.raises(LakeConflictError):
+        drain(spool_dir, StumblingLake(lake.root, at))
+    assert read_status(spool_dir).totals.adds_up
+    report = drain(spool_dir, lake)
+    assert adds_up(report)
+    assert {call.interaction_id for call in calls} < {r.interaction_id for r in interactions(lake)}
+    assert len(interactions(lake)) == 61
+    assert (len(assessments(lake)), len(quarantine(lake))) == (1, 3)
+    totals = read_status(spool_dir).totals
+    assert totals.adds_up
+    assert (totals.accepted, totals.drained, totals.waiting) == (65, 65, 0)

@@ -1,6 +1,6 @@
 """An S3 bucket in memory on loopback: the few calls a Delta table needs, with S3's own answers.
 
-It does not check signatures, and knows no versions, multipart uploads or regions. It runs in a
+It does not check signatures, and knows no versions or regions. It runs in a
 process of its own (`python -m tests.lake.object_store`, which prints its port): delta-rs keeps
 Python's lock while it waits for some answers, and a server in the same process could not give them.
 """
@@ -19,6 +19,8 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[int, bytes]] = {}
+        """Parts of multipart uploads under way."""
 
     def app(self) -> web.Application:
         """The server; `/-/keys` is the tests' own."""
@@ -28,6 +30,7 @@ class Bucket:
         app.router.add_post("/{bucket}", self._delete_many)
         app.router.add_get("/{bucket}/{key:.+}", self._get)
         app.router.add_put("/{bucket}/{key:.+}", self._put)
+        app.router.add_post("/{bucket}/{key:.+}", self._multipart)
         app.router.add_delete("/{bucket}/{key:.+}", self._delete)
         return app
 
@@ -36,6 +39,10 @@ class Bucket:
 
     async def _put(self, request: web.Request) -> web.Response:
         key = request.match_info["key"]
+        if upload := request.query.get("uploadId"):
+            part = await request.read()
+            self.uploads[upload][int(request.query["partNumber"])] = part
+            return web.Response(headers={"ETag": _etag(part)})
         if request.headers.get("If-None-Match") == "*" and key in self.objects:
             return web.Response(status=412, text="<Error><Code>PreconditionFailed</Code></Error>")
         self.objects[key] = await request.read()
@@ -52,6 +59,19 @@ class Bucket:
         start, stop, _ = slice(wanted.start, wanted.stop).indices(len(content))
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
         return web.Response(status=206, body=content[start:stop], headers=headers)
+
+    async def _multipart(self, request: web.Request) -> web.Response:
+        """Begins an upload, or makes an object of its parts."""
+        key = request.match_info["key"]
+        if "uploads" in request.query:
+            upload = f"upload-{len(self.uploads)}"
+            self.uploads[upload] = {}
+            answer = f"<UploadId>{upload}</UploadId>"
+            return _xml(f"<InitiateMultipartUploadResult>{answer}</InitiateMultipartUploadResult>")
+        parts = self.uploads.pop(request.query["uploadId"])
+        self.objects[key] = b"".join(parts[number] for number in sorted(parts))
+        answer = f"<ETag>{escape(_etag(self.objects[key]))}</ETag>"
+        return _xml(f"<CompleteMultipartUploadResult>{answer}</CompleteMultipartUploadResult>")
 
     async def _delete(self, request: web.Request) -> web.Response:
         self.objects.pop(request.match_info["key"], None)
@@ -97,6 +117,10 @@ class Bucket:
             "</ListBucketResult>",
             content_type="application/xml",
         )
+
+
+def _xml(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/xml")
 
 
 def _etag(content: bytes) -> str:

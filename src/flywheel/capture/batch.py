@@ -1,8 +1,7 @@
 """Whole segments on their way into the lake: their rows, and what became of them.
 
 Input: parsed calls and judgements with their origins, and what could not be parsed. Output: rows of
-the lake, redacted as their workloads say, large content beside them; what the lake or a policy
-refuses goes to quarantine one by one, and the rest goes on.
+the lake; what it refuses goes to quarantine one by one, and the rest goes on.
 """
 
 from collections import Counter
@@ -17,8 +16,11 @@ from flywheel.capture.ledger import Drained
 from flywheel.capture.redact import Redactors
 from flywheel.capture.segment import SegmentHeader
 from flywheel.errors import BadRecordError
-from flywheel.lake import Lake
+from flywheel.lake import Lake, Rows
 from flywheel.records import Interaction, QuarantineRecord, Record
+
+CACHED_ROWS = 256
+"""Calls made ready together."""
 
 
 class Origin(NamedTuple):
@@ -37,17 +39,42 @@ class Batch:
 
     def __init__(self, lake: Lake, redactors: Redactors) -> None:
         self._lake, self._redactors = lake, redactors
-        self.clear()
-
-    def clear(self) -> None:
-        """Empties it, counts included."""
         self.paths: list[Path] = []
         self.records_of: Counter[str] = Counter()
         """Records and damaged stretches by writer."""
         self.counts: Counter[str] = Counter()
         """interactions, assessments, quarantined, duplicates: as DrainReport has them."""
-        self.calls: list[tuple[Interaction, Origin]] = []
+        self._calls: list[Row] = []
+        self._ready: list[Rows] = []
+        """Calls made ready; they are counted by `waiting`."""
+        self.waiting = 0
+        """Calls to be committed."""
+        self.blobs: dict[str, bytes] = {}
+        """Large content of the calls, by its sha256."""
         self._bad: list[QuarantineRecord] = []
+
+    def take_rows(self) -> "Batch":
+        """The rows so far, to be committed by themselves; the segments stay here."""
+        self._make_ready()
+        rows = Batch(self._lake, self._redactors)
+        rows._ready, rows.blobs, rows._bad = self._ready, self.blobs, self._bad
+        self._ready, self.blobs, self._bad, self.waiting = [], {}, [], 0
+        return rows
+
+    def add_call(self, call: Interaction, origin: Origin) -> None:
+        """Takes a call; it is made ready with its neighbours, while they are in the cache.
+
+        Raises:
+            BadRecordError: its workload's policy withholds it; nothing of it was kept.
+        """
+        call = self._redactors.call(call)
+        if len(origin.payload) > INLINE_BYTES:
+            call, blobs = without_large_content(call)
+            self.blobs |= blobs
+        self._calls.append((call, origin))
+        self.waiting += 1
+        if len(self._calls) >= CACHED_ROWS:
+            self._make_ready()
 
     @property
     def drained(self) -> Drained:
@@ -81,44 +108,42 @@ class Batch:
 
     def commit_calls(self) -> None:
         """Commits the calls, their large content before them, and what was rejected so far."""
-        rows: list[Row] = []
-        for call, origin in self.calls:
-            try:
-                # Redacted first: of a call that is withheld nothing may be kept beside the lake.
-                call = self._redactors.call(call)
-            except BadRecordError as error:
-                self.reject(error, origin)
-                continue
-            if len(origin.payload) > INLINE_BYTES:
-                call, blobs = without_large_content(call)
-                for data in blobs.values():
-                    self._lake.put_blob(data)
-            rows.append((call, origin))
-        self.commit("interactions", rows)
-        self.calls = []
+        for data in self.blobs.values():
+            self._lake.put_blob(data)
+        self.blobs = {}
+        self._append("interactions", self._ready)
+        self._ready = []
+        self._append_bad()
 
-    def commit(self, count: str, rows: Sequence[Row]) -> None:
-        """Commits rows of one table, and what was rejected so far."""
-        self._append(count, rows)
-        if self._bad:
-            result = self._lake.append(self._bad)
-            self.counts["quarantined"] += result.written
-            self.counts["duplicates"] += result.duplicates
-        self._bad = []
+    def commit_judgements(self, rows: Sequence[Row]) -> None:
+        """Commits assessments, and what was rejected so far."""
+        self._append("assessments", self._prepared(rows))
+        self._append_bad()
 
-    def _append(self, count: str, rows: Sequence[Row]) -> None:
-        """One commit; where the lake refuses a row, halves are tried until it stands alone."""
+    def _make_ready(self) -> None:
+        self._ready += self._prepared(self._calls)
+        self._calls = []
+
+    def _prepared(self, rows: Sequence[Row]) -> list[Rows]:
+        """The rows; where the lake refuses one, halves are tried until it stands alone."""
         if not rows:
-            return
+            return []
         try:
-            result = self._lake.append([row for row, _ in rows])
+            return [self._lake.prepare([row for row, _ in rows])]
         except BadRecordError as error:
             if len(rows) == 1:
                 self.reject(error, rows[0][1])
-                return
+                return []
             middle = len(rows) // 2
-            self._append(count, rows[:middle])
-            self._append(count, rows[middle:])
-            return
-        self.counts[count] += result.written
-        self.counts["duplicates"] += result.duplicates
+            return self._prepared(rows[:middle]) + self._prepared(rows[middle:])
+
+    def _append(self, count: str, parts: Sequence[Rows]) -> None:
+        if parts:
+            result = self._lake.append_rows(parts)
+            self.counts[count] += result.written
+            self.counts["duplicates"] += result.duplicates
+
+    def _append_bad(self) -> None:
+        if self._bad:
+            self._append("quarantined", [self._lake.prepare(self._bad)])
+        self._bad = []

@@ -16,13 +16,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from flywheel.capture.batch import Batch, Origin, Row
+from flywheel.capture.calm import few_collections
 from flywheel.capture.folder import SpoolFolder
 from flywheel.capture.ledger import Books
 from flywheel.capture.parse import sentences, to_assessment, to_interaction
@@ -36,8 +38,10 @@ from flywheel.records import Exchange, Feedback, Record
 
 logger = logging.getLogger(__name__)
 
-BATCH_RECORDS = 20_000
+COMMIT_ROWS = 5_000
+"""Calls a commit, where there are so many: the next ones are parsed meanwhile."""
 BATCH_BYTES = 64 << 20
+"""Segments booked and deleted together."""
 MAX_JUDGEMENTS = 50_000
 """Judgements kept back until the calls are committed; they are small."""
 
@@ -46,6 +50,7 @@ OnProgress = Callable[[int, int], None]
 
 
 R = TypeVar("R", bound=Record)
+P = ParamSpec("P")
 
 
 class DrainReport(Record):
@@ -82,9 +87,9 @@ def drain(
     spool_dir: Path,
     lake: Lake,
     *,
-    redactors: Mapping[str, Redactor] | None = None,
     on_progress: OnProgress | None = None,
     seal_timeout_s: float = 10.0,
+    redactors: Mapping[str, Redactor] | None = None,
 ) -> DrainReport:
     """Moves everything captured so far into the lake.
 
@@ -102,7 +107,7 @@ def drain(
     if not spool_dir.is_dir():
         return DrainReport(spool=str(spool_dir))
     folder, started = SpoolFolder(spool_dir), time.monotonic()
-    with folder.draining():
+    with folder.draining(), few_collections():
         unsealed = seal_live_writers(folder, timeout_s=seal_timeout_s)
         books = Books(folder)
         run = _Drain(lake, books, Redactors(redactors), on_progress or (lambda done, total: None))
@@ -126,46 +131,61 @@ class _Drain:
         self._lake, self._books, self._on_progress = lake, books, on_progress
         self._redactors = redactors
         self._done = self._total = 0
-        self.counts: Counter[str] = Counter()
-        self._free, self._held = Batch(lake, redactors), Batch(lake, redactors)
+        self._seen: Counter[str] = Counter()
+        self._committed: Counter[str] = Counter()
+        """Apart from what was seen, because another thread counts it."""
+        self._free, self._held = self._new_batch(), self._new_batch()
         """Held are segments with judgements: those are committed when all calls are."""
         self._judgements: list[tuple[Feedback, Origin]] = []
         self._batch_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flywheel-drain")
+        self._commits: Future[None] | None = None
+
+    def _new_batch(self) -> Batch:
+        return Batch(self._lake, self._redactors)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """As DrainReport has them."""
+        return self._seen + self._committed
 
     def all_of(self, paths: Sequence[Path]) -> None:
-        """Drains the segments."""
+        """Drains the segments; while one batch is committed the next one is read."""
         self._total = sum(path.stat().st_size for path in paths)
         self._on_progress(0, self._total)
-        for path in paths:
-            self._read(path)
-            calls = len(self._free.calls) + len(self._held.calls)
-            if calls >= BATCH_RECORDS or self._batch_bytes >= BATCH_BYTES:
-                self._commit_calls()
-            if len(self._judgements) >= MAX_JUDGEMENTS:
-                self._commit()
-            self._on_progress(self._done, self._total)
-        self._commit()
+        with self._thread:
+            for path in paths:
+                self._read(path)
+                if self._batch_bytes >= BATCH_BYTES:
+                    self._commit_calls()
+                if len(self._judgements) >= MAX_JUDGEMENTS:
+                    self._commit()
+                self._on_progress(self._done, self._total)
+            self._commit()
 
     def _read(self, path: Path) -> None:
         data = path.read_bytes()
         self._done += len(data)
         header, start = _header(path, data)
         if header is None:
-            self.counts["skipped_segments"] += 1
+            self._seen["skipped_segments"] += 1
             return
         parts = list(read_frames(data, start))
         has_judgements = any(isinstance(p, Frame) and p.kind == "feedback" for p in parts)
         batch = self._held if has_judgements else self._free
+        stem = path.stem
         for part in parts:
-            source = f"{path.stem}@{part.offset}"
+            source = f"{stem}@{part.offset}"
             if isinstance(part, Damage):
-                self.counts["damaged"] += 1
+                self._seen["damaged"] += 1
                 detail = f"{len(part.data)} bytes at offset {part.offset} are no whole record"
                 origin = Origin(source, header, part.data)
                 batch.reject(BadRecordError(part.reason, detail), origin)
             else:
-                self.counts["records"] += 1
+                self._seen["records"] += 1
                 self._take(batch, part, Origin(source, header, part.payload))
+                if batch.waiting >= COMMIT_ROWS:
+                    self._submit(self._commit_rows, batch, batch.take_rows())
         batch.add_segment(path, len(parts))
         self._batch_bytes += len(data)
 
@@ -174,18 +194,34 @@ class _Drain:
             if frame.kind == "feedback":
                 self._judgements.append((_parse(Feedback, frame.payload), origin))
             else:
-                batch.calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
+                batch.add_call(to_interaction(_parse(Exchange, frame.payload)), origin)
         except BadRecordError as error:
             batch.reject(error, origin)
 
     def _commit_calls(self) -> None:
+        """Commits the calls read so far, and deletes the segments that held nothing else."""
         for batch in (self._free, self._held):
-            batch.commit_calls()
-        self._delete(self._free)
+            self._submit(self._commit_rows, batch, batch.take_rows())
+        free, self._free = self._free, self._new_batch()
+        self._submit(self._delete, free)
         self._batch_bytes = 0
+
+    def _commit_rows(self, batch: Batch, rows: Batch) -> None:
+        rows.commit_calls()
+        batch.counts += rows.counts
+
+    def _submit(self, work: Callable[P, None], *args: P.args, **options: P.kwargs) -> None:
+        """Hands work to the other thread when the work before has succeeded."""
+        self._wait()
+        self._commits = self._thread.submit(work, *args, **options)
+
+    def _wait(self) -> None:
+        if self._commits is not None:
+            self._commits.result()
 
     def _commit(self) -> None:
         self._commit_calls()
+        self._wait()
         asked = [
             (feedback, origin.header.default_workload) for feedback, origin in self._judgements
         ]
@@ -204,20 +240,20 @@ class _Drain:
                 assessments.append((self._redactors.judgement(row, conversation_id), origin))
             except BadRecordError as error:
                 self._held.reject(error, origin)
-        self._held.commit("assessments", assessments)
+        self._held.commit_judgements(assessments)
         self._delete(self._held)
-        self._judgements = []
+        self._held, self._judgements = self._new_batch(), []
 
     def _delete(self, batch: Batch) -> None:
         """Books and deletes the batch's segments: all they held is committed."""
-        if batch.paths:
-            if "://" not in self._lake.root:
-                os.sync()  # a commit is not fsynced; the segments were, and outlive a power cut
-            self.counts["bytes"] += sum(path.stat().st_size for path in batch.paths)
-            self.counts["segments"] += len(batch.paths)
-            self._books.delete(batch.paths, batch.drained, batch.records_of)
-            self.counts += batch.counts
-        batch.clear()
+        if not batch.paths:
+            return
+        if "://" not in self._lake.root:
+            os.sync()  # a commit is not fsynced; the segments were, and outlive a power cut
+        self._committed["bytes"] += sum(path.stat().st_size for path in batch.paths)
+        self._committed["segments"] += len(batch.paths)
+        self._books.delete(batch.paths, batch.drained, batch.records_of)
+        self._committed += batch.counts
 
 
 def _header(path: Path, data: bytes) -> tuple[SegmentHeader | None, int]:

@@ -1,7 +1,7 @@
 """Asks the live writers of a spool folder to put on disk what they hold, and waits for it.
 
 Input: a spool folder. Output: how many writers did not answer. A file is the message, so that it
-reaches every gateway of the folder without an address or a token.
+reaches every gateway of the folder without an address or a token. Both ends of it are here.
 """
 
 import logging
@@ -53,3 +53,24 @@ def _live(folder: SpoolFolder) -> list[str]:
 def _has_sealed(folder: SpoolFolder, writer: str, nonce: str) -> bool:
     state = folder.state(writer)
     return (state is not None and state.sealed == nonce) or not folder.is_alive(writer)
+
+
+class SealRequests:
+    """What the drains of a folder ask of one writer; cheap to look at many times a second."""
+
+    def __init__(self, folder: SpoolFolder) -> None:
+        self._path = folder.seal_request
+        self._nonce: str | None = None
+        self._stat: tuple[int, int] | None = None
+
+    def latest(self) -> str | None:
+        """The nonce of the latest request; the file is read only when it changed."""
+        try:
+            stat = self._path.stat()
+            if (stat.st_ino, stat.st_mtime_ns) == self._stat:
+                return self._nonce
+            self._nonce = self._path.read_text(encoding="utf-8")
+        except OSError:  # there is none, or it went while we looked
+            return self._nonce
+        self._stat = (stat.st_ino, stat.st_mtime_ns)
+        return self._nonce

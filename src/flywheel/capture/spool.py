@@ -27,7 +27,9 @@ from typing import Literal, Self
 
 from pydantic_core import PydanticSerializationError
 
+from flywheel.capture.alarm import Alarm
 from flywheel.capture.folder import SpoolFolder, WriterLock, WriterState
+from flywheel.capture.seal import SealRequests
 from flywheel.capture.segment import FRAME_OVERHEAD, MAX_PAYLOAD, Kind, encode_frame
 from flywheel.capture.waiters import Waiters
 from flywheel.capture.writer import SegmentWriter
@@ -42,8 +44,6 @@ IDLE_S = 0.05
 STATE_S = 1.0
 RETRY_S = 0.25
 """Pause between attempts on a disk that refuses."""
-SHOUT_S = 10.0
-"""A loss that goes on is logged this often, not once a record."""
 
 
 class Spool:
@@ -102,10 +102,10 @@ class Spool:
         self._sealed = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._hurry = threading.Event()
-        self._shouted = self._stated = self._tried = float("-inf")
-        self._seal_asked: str | None = None
+        self._stated = self._tried = float("-inf")
+        self._seal_requests = SealRequests(self.folder)
         self._seal_done: str | None = None
-        self._seal_stat: tuple[int, int] | None = None
+        self._alarm = Alarm(folder)
         self._segments = SegmentWriter(
             self.folder,
             self.writer,
@@ -175,7 +175,10 @@ class Spool:
             with self._lock:
                 self._waiters.discard(future)
         if not is_durable:
-            self._count_late()
+            with self._lock:
+                self._late += 1
+                total = self._late
+            self._alarm.late(self._durable_timeout_s, total)
         return is_durable
 
     @property
@@ -253,37 +256,8 @@ class Spool:
             self._accepted += 1
             self._dropped[reason] += 1
             total = self._dropped.total()
-        if self._may_shout():
-            cause = f" ({self._disk_error})" if reason == "disk_error" else ""
-            logger.error(
-                "spool %s dropped a record: %s%s; %d lost since the start. Calls go on being "
-                "answered and are not captured: make room, or run `flywheel capture drain`",
-                self.folder.path,
-                reason,
-                cause,
-                total,
-            )
+        self._alarm.dropped(reason, self._disk_error, total)
         return False
-
-    def _count_late(self) -> None:
-        with self._lock:
-            self._late += 1
-            late = self._late
-        if self._may_shout():
-            logger.error(
-                "spool %s: an answer left although its record is not on disk after %.1f s; %d such "
-                "since the start. They wait in memory, and a kill would lose them",
-                self.folder.path,
-                self._durable_timeout_s,
-                late,
-            )
-
-    def _may_shout(self) -> bool:
-        with self._lock:
-            is_time = time.monotonic() - self._shouted > SHOUT_S
-            if is_time:
-                self._shouted = time.monotonic()
-        return is_time
 
     def _run(self) -> None:
         """The writer thread."""
@@ -303,12 +277,12 @@ class Spool:
         deadline = time.monotonic() + self._fsync_interval_s
         while (left := deadline - time.monotonic()) > 0:
             is_asked = self._hurry.wait(min(left, IDLE_S))
-            if is_asked or self._read_seal_request() != self._seal_done:
+            if is_asked or self._seal_requests.latest() != self._seal_done:
                 return
 
     def _turn(self) -> None:
         """Writes what has gathered, then seals if asked, so that a seal covers what came before."""
-        nonce = self._read_seal_request()
+        nonce = self._seal_requests.latest()
         with self._lock:
             seals_wanted, frames = self._seals_asked, self._queue[:]
             is_synced, self._is_sync_wanted = self._is_sync_wanted, False
@@ -380,18 +354,6 @@ class Spool:
         self._disk_error = error
         if time.monotonic() - self._stated > STATE_S:
             self._publish()
-
-    def _read_seal_request(self) -> str | None:
-        """The nonce of the latest request; the file is read only when it changed."""
-        try:
-            stat = self.folder.seal_request.stat()
-            if (stat.st_ino, stat.st_mtime_ns) == self._seal_stat:
-                return self._seal_asked
-            self._seal_asked = self.folder.seal_request.read_text(encoding="utf-8")
-        except OSError:  # there is none, or it went while we looked
-            return self._seal_asked
-        self._seal_stat = (stat.st_ino, stat.st_mtime_ns)
-        return self._seal_asked
 
     def _publish(self) -> None:
         """Tells drains and `flywheel capture status` how this writer is."""

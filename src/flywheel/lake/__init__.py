@@ -9,6 +9,7 @@ from flywheel.lake.blobs import BlobReference
 from flywheel.lake.describe import ColumnInfo, Relation
 from flywheel.lake.lake import AppendResult, Lake
 from flywheel.lake.maintenance import Commit, Compaction, Vacuum
+from flywheel.lake.rows import Rows
 
 __all__ = [
     "BLOB_TAG",
@@ -19,5 +20,6 @@ __all__ = [
     "Compaction",
     "Lake",
     "Relation",
+    "Rows",
     "Vacuum",
 ]

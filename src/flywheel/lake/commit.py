@@ -41,17 +41,21 @@ def without_known(
         column = pc.field(spec.search_within)
         wanted = (column >= first) & (column <= last) & wanted
     known = dataset.to_table(columns=key, filter=wanted)
-    seen = set(_tuples(known, key))
+    identities = _identities(rows, key)
+    if known.num_rows == 0 and len(set(identities)) == len(identities):
+        return rows
+    seen = set(_identities(known, key))
     fresh = []
-    for position, identity in enumerate(_tuples(rows, key)):
+    for position, identity in enumerate(identities):
         if identity not in seen:
             seen.add(identity)
             fresh.append(position)
     return rows.take(pa.array(fresh, pa.int64())) if len(fresh) < rows.num_rows else rows
 
 
-def _tuples(rows: "pyarrow.Table", key: Sequence[str]) -> list[tuple[object, ...]]:
-    return list(zip(*(rows.column(name).to_pylist() for name in key), strict=True))
+def _identities(rows: "pyarrow.Table", key: Sequence[str]) -> list[object]:
+    columns = [rows.column(name).to_pylist() for name in key]
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
 def _partitions(spec: TableSpec, rows: "pyarrow.Table") -> list[Partition] | None:

@@ -93,6 +93,19 @@ async def test_an_error_answer_waits_too(tmp_path: Path, slow_disk: None) -> Non
         assert gateway.spool.counters.spooled == 1
 
 
+async def test_feedback_is_accepted_after_the_fsync_too(
+    both: RunningGateway, slow_disk: None
+) -> None:
+    """Nobody says whose it is: the most careful workload decides."""
+    async with aiohttp.ClientSession() as session:
+        for named, waits in (("quick", False), ("careful", True), (None, True)):
+            body = {"interaction_id": "i", "name": "urgency", "value": 1, "workload": named}
+            started = time.monotonic()
+            async with session.post(f"{both.url}/v1/feedback", json=body) as reply:
+                assert reply.status == 202
+            assert (time.monotonic() - started >= SLOW_S) is waits
+
+
 async def test_a_disk_that_refuses_delays_the_answer_by_a_bounded_time(
     tiny_disk: Path, upstream: ScriptedServer
 ) -> None:

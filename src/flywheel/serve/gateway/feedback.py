@@ -1,7 +1,8 @@
 """POST /v1/feedback: one judgement on an answer, from whoever saw it.
 
-Input: a Feedback. Output: 202 with its assessment_id, once it is in the sink. The interaction need
-not be known: it may still be in a spool, here or elsewhere.
+Input: a Feedback. Output: 202 with its assessment_id, once it is in the sink, and on disk where its
+workload says `before_response`. The interaction need not be known: it may still be in a spool, here
+or elsewhere.
 """
 
 from aiohttp import web
@@ -62,13 +63,16 @@ class FeedbackEndpoint:
         except BadRequestError as error:
             return bad_request(str(error), status=422, param=error.param, code=error.code)
         stored = self._completed(feedback)
-        if not self._sink.append("feedback", stored):
+        durability = self._routes.durability_of(feedback.workload)
+        if not self._sink.append("feedback", stored, durability=durability):
             return unavailable(
                 "the feedback could not be stored; send it again later, under the same "
                 "assessment_id",
                 status=503,
                 code="not_stored",
             )
+        if durability == "before_response":
+            await self._sink.durable()
         return json_reply({"assessment_id": stored.assessment_id}, status=202)
 
     def _completed(self, feedback: Feedback) -> Feedback:

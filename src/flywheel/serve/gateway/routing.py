@@ -14,6 +14,8 @@ from flywheel.records import Arm, Durability, Release
 from flywheel.routes import ENGINE, RouteSection, RouteTarget
 from flywheel.workload import Workload
 
+STRONGEST_FIRST: tuple[Durability, ...] = ("before_response", "group", "async")
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -139,6 +141,11 @@ class RouteTable:
                 code="workload_not_found",
             )
         return self._by_alias[alias]
+
+    def durability_of(self, workload: str | None) -> Durability:
+        """A workload's durability; the strongest there is where nobody says whose it is."""
+        found = {r.durability for r in self.all() if workload in (None, r.workload)}
+        return next((one for one in STRONGEST_FIRST if one in found), "group")
 
     def apply(self, release: Release) -> bool:
         """Switches the workload's champion to the release.
