@@ -28,7 +28,15 @@ from flywheel.capture.seal import seal_live_writers
 from flywheel.capture.segment import Damage, Frame, SegmentHeader, decode_header, read_frames
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.records import Exchange, Feedback, QuarantineRecord, Record
+from flywheel.records import (
+    Assessment,
+    Exchange,
+    Feedback,
+    Interaction,
+    QuarantineRecord,
+    Record,
+    utcnow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +135,8 @@ class _Drain:
         self.counts = {"segments": 0, "bytes": 0, "records": 0, "damaged": 0, "interactions": 0}
         self.counts |= {"assessments": 0, "quarantined": 0, "duplicates": 0, "skipped_segments": 0}
         self._calls: list[tuple[Record, _Origin]] = []
+        self._assessments: list[tuple[Record, _Origin]] = []
+        """Of a known workload, so they need not wait for the calls."""
         self._bad: list[QuarantineRecord] = []
         self._judgements: list[tuple[Feedback, _Origin]] = []
         self._batch_bytes = 0
@@ -173,6 +183,11 @@ class _Drain:
             if frame.kind == "feedback":
                 feedback = _parse(Feedback, frame.payload)
                 self._judgements.append((feedback, origin))
+            elif frame.kind == "assessment":
+                self._assessments.append((_parse(Assessment, frame.payload), origin))
+            elif frame.kind == "interaction":
+                call = _parse(Interaction, frame.payload)
+                self._calls.append((call.model_copy(update={"ingested_at": utcnow()}), origin))
             else:
                 self._calls.append((to_interaction(_parse(Exchange, frame.payload)), origin))
         except BadRecordError as error:
@@ -194,10 +209,11 @@ class _Drain:
 
     def _commit_calls(self) -> None:
         self._append("interactions", self._calls)
+        self._append("assessments", self._assessments)
         self._append_bad()
         if self._batch:
             self._delete(self._batch)
-        self._calls, self._batch, self._batch_bytes = [], [], 0
+        self._calls, self._assessments, self._batch, self._batch_bytes = [], [], [], 0
 
     def _commit(self) -> None:
         self._commit_calls()

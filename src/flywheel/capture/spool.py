@@ -1,7 +1,8 @@
 """The spool: every call and every judgement on local disk before anything else happens to it.
 
-Input: Exchange and Feedback records, from an event loop or any thread. Output: segment files in one
-folder, which `drain` turns into rows of the lake.
+Input: Exchange and Feedback records, or Interactions and Assessments that came parsed, from an
+event loop or any thread. Output: segment files in one folder, which `drain` turns into rows of the
+lake.
 
 `append` never waits for the disk: one thread writes and fsyncs what has gathered within
 `fsync_interval_s`. A process that is killed loses at most that window. A disk that is full or
@@ -26,7 +27,15 @@ from pydantic_core import PydanticSerializationError
 from flywheel.capture.folder import SpoolFolder, WriterLock, WriterState
 from flywheel.capture.segment import FRAME_OVERHEAD, MAX_PAYLOAD, Kind, encode_frame
 from flywheel.capture.writer import SegmentWriter
-from flywheel.records import CaptureCounters, Exchange, Feedback, new_id, utcnow
+from flywheel.records import (
+    Assessment,
+    CaptureCounters,
+    Exchange,
+    Feedback,
+    Interaction,
+    new_id,
+    utcnow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +113,7 @@ class Spool:
         self._thread = threading.Thread(target=self._run, name="flywheel-spool", daemon=True)
         self._thread.start()
 
-    def append(self, kind: Kind, record: Exchange | Feedback) -> bool:
+    def append(self, kind: Kind, record: Exchange | Feedback | Interaction | Assessment) -> bool:
         """Takes a record without waiting for the disk.
 
         Returns:
