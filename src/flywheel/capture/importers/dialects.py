@@ -89,7 +89,8 @@ def _with_calls(span: Span, fields: dict[str, object], answer: JsonObject) -> di
         return fields
     events = [e.attributes for e in span.events if e.name.startswith("mlflow.chunk.item.")]
     chunks = [chunk for event in events if (chunk := maybe_json(event.get("mlflow.chunk.value")))]
-    answers = answers_of(reply_of([*chunks]))[0] if chunks else []
+    whole = without_nulls(reply_of([*chunks])) if chunks else {}
+    answers = answers_of(object_of(whole))[0]
     if answers and answers[0].get("tool_calls"):
         return {**fields, "response": answers[0], "alternatives": answers[1:]}
     missing = {"status": "error", "error_type": "tool_calls_not_recorded", "response": None}

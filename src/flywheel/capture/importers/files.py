@@ -20,6 +20,7 @@ KEPT_OF_TOO_LONG = 1 << 20
 CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
+_BETWEEN = b" \t\r\n,["
 _MARKS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[\\"]')
 
@@ -155,7 +156,7 @@ def _values(raw: BinaryIO, file: BinaryIO, data: bytes) -> Iterator[RawRow]:
         for begin, end in ends:
             number += 1
             row = data[max(begin, used) if begin >= 0 else used : end]
-            yield RawRow(number, row.lstrip(b" \t\r\n,["), not dropped, raw.tell())
+            yield RawRow(number, row.lstrip(_BETWEEN), not dropped, raw.tell())
             used, dropped = end, False
         data, at = data[used:], at - used
         if not splitter.is_inside:
@@ -167,4 +168,4 @@ def _values(raw: BinaryIO, file: BinaryIO, data: bytes) -> Iterator[RawRow]:
             break
         data = data[:at] + data[at:] + more
     if data.strip() and splitter.is_inside:
-        yield RawRow(number + 1, data, is_whole=not dropped, position=raw.tell())
+        yield RawRow(number + 1, data.lstrip(_BETWEEN), not dropped, raw.tell())

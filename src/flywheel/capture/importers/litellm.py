@@ -14,6 +14,7 @@ from flywheel.capture.importers.row import (
     PassedOver,
     Source,
     canonical,
+    count,
     derived_id,
     first_of,
     interaction,
@@ -99,12 +100,12 @@ def _answer(row: JsonObject) -> JsonValue:
 
 def _tokens(row: JsonObject, fields: dict[str, object]) -> dict[str, object]:
     """The payload's counts; its 0 and 0 mean that nobody reported any."""
-    read, written = number(row.get("prompt_tokens")), number(row.get("completion_tokens"))
+    read, written = count(row.get("prompt_tokens")), count(row.get("completion_tokens"))
     if not read and not written:
         return {"input_tokens": None, "output_tokens": None}
     return {
-        "input_tokens": fields["input_tokens"] if read is None else int(read),
-        "output_tokens": fields["output_tokens"] if written is None else int(written),
+        "input_tokens": fields["input_tokens"] if read is None else read,
+        "output_tokens": fields["output_tokens"] if written is None else written,
     }
 
 

@@ -26,6 +26,8 @@ JSON = "application/json"
 _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNAVAILABLE = 3, 8, 14
 """google.rpc.Code."""
 _MESSAGE_LIMIT = 1000
+_GZIP = 20
+"""Bytes of the shortest gzip stream. aiohttp gives nothing, and no error, for a shorter one."""
 
 Sink = Callable[[Sequence[Interaction | Assessment]], bool]
 
@@ -100,7 +102,8 @@ class TracesEndpoint:
                 body += unpacker.decompress(chunk, room) if unpacker else chunk
                 if len(body) > self._max_bytes:
                     raise self._too_large()
-            if unpacker is not None and not unpacker.eof:
+            is_cut = unpacker is not None and not unpacker.eof
+            if is_cut or (encoding == "gzip" and (request.content_length or _GZIP) < _GZIP):
                 raise _RefusedError(400, _INVALID_ARGUMENT, "the gzip stream is cut off")
         except (zlib.error, web.HTTPException, web.RequestPayloadError) as error:
             message = f"the body cannot be read: {error}"
