@@ -1,6 +1,6 @@
 """`flywheel capture …`: the spool and its way into the lake, and other systems' logs."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +15,7 @@ from flywheel.cli.common import (
     console,
     load,
     messages,
+    moment,
     print_json,
     print_table,
 )
@@ -120,17 +121,6 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         )
 
 
-def _moment(text: str) -> datetime:
-    """An ISO 8601 day or time; UTC where it has no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not ISO 8601: 2026-01-31 or 2026-01-31T08:00+01:00"
-        ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
 @app.command("import")
 def import_(
     files: Annotated[
@@ -142,7 +132,7 @@ def import_(
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     assume_time: Annotated[
         datetime | None,
-        typer.Option(parser=_moment, metavar="TIME", help="When calls were made that do not say."),
+        typer.Option(parser=moment, metavar="TIME", help="When calls were made that do not say."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read everything, write nothing.")

@@ -102,6 +102,18 @@ def test_a_file_that_is_cut_off_says_so_after_its_whole_rows(tmp_path: Path) -> 
         list(read_rows(tmp_path))
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_what_is_no_object_in_an_array_is_a_row_of_its_own(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes to quarantine then, and does not vanish."""
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    path = written(tmp_path / "a.json", b'[1, {"a": 1}, "x\\"{", {"b": 2}, 5]')
+    found = [row.raw for row in read_rows(path)]
+    assert [row for row in found if row.startswith(b"{")] == [b'{"a": 1}', b'{"b": 2}']
+    assert len(found) == 5
+
+
 def test_a_last_row_without_its_end_is_given_as_it_is(tmp_path: Path) -> None:
     [whole, torn] = read_rows(written(tmp_path / "a.json", b'[{"a": 1}, {"b": '))
     assert (whole.raw, torn.raw) == (b'{"a": 1}', b'{"b": ')
@@ -112,3 +124,11 @@ def test_a_last_row_without_its_end_is_given_as_it_is(tmp_path: Path) -> None:
 )
 def test_protobuf_is_told_by_its_first_byte(data: bytes, expected: bool, tmp_path: Path) -> None:
     assert is_protobuf(written(tmp_path / "spans", data)) == expected
+
+
+@given(st.binary(max_size=80) | st.text('{}[]",:\\\n a1', max_size=60).map(str.encode))
+def test_any_bytes_are_rows_and_never_an_error(data: bytes) -> None:
+    if data[:2] != files.GZIP_MAGIC:
+        file = io.BytesIO(data)
+        for row in files._rows(file, file):
+            assert row.raw.strip()

@@ -15,7 +15,6 @@ from flywheel.capture.importers.row import (
     Source,
     count,
     first_of,
-    moment,
     object_of,
     objects_of,
     person_of,
@@ -23,6 +22,7 @@ from flywheel.capture.importers.row import (
     text,
     without_people,
 )
+from flywheel.capture.importers.when import moment
 from flywheel.capture.sse import ChunkError, assemble
 from flywheel.errors import BadRecordError
 from flywheel.records import JsonObject

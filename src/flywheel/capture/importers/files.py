@@ -20,7 +20,7 @@ KEPT_OF_TOO_LONG = 1 << 20
 CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_BETWEEN = b" \t\r\n,["
+_BETWEEN = b" \t\r\n,[]"
 _MARKS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[\\"]')
 
@@ -149,23 +149,29 @@ class _Splitter:
 
 
 def _values(raw: BinaryIO, file: BinaryIO, data: bytes) -> Iterator[RawRow]:
-    splitter, number, at, dropped = _Splitter(), 0, 0, False
+    """Objects, and whatever lies between them that is no separator: a row nobody can read."""
+    splitter, number, at, is_whole = _Splitter(), 0, 0, True
     while True:
         ends, at = splitter.ends(data, at)
         used = 0
         for begin, end in ends:
-            number += 1
-            row = data[max(begin, used) if begin >= 0 else used : end]
-            yield RawRow(number, row.lstrip(_BETWEEN), not dropped, raw.tell())
-            used, dropped = end, False
+            junk = data[used : max(begin, used)].strip(_BETWEEN)
+            for row in filter(None, (junk, data[max(begin, used) : end].lstrip(_BETWEEN))):
+                number += 1
+                yield RawRow(number, row, is_whole, raw.tell())
+            used, is_whole = end, True
         data, at = data[used:], at - used
         if not splitter.is_inside:
-            data, at = b"", 0
+            if junk := data[:at].strip(_BETWEEN):
+                number += 1
+                yield RawRow(number, junk, True, raw.tell())
+            data, at = data[at:], 0
         elif len(data) > MAX_ROW:  # keep the beginning for quarantine, read on to its end
-            data, at, dropped = data[:KEPT_OF_TOO_LONG], KEPT_OF_TOO_LONG, True
+            data, at = data[:KEPT_OF_TOO_LONG] + data[at:], KEPT_OF_TOO_LONG
+            is_whole = False
         more = file.read(CHUNK)
         if not more:
             break
-        data = data[:at] + data[at:] + more
-    if data.strip() and splitter.is_inside:
-        yield RawRow(number + 1, data.lstrip(_BETWEEN), not dropped, raw.tell())
+        data += more
+    if rest := data.lstrip(_BETWEEN) if splitter.is_inside else data.strip(_BETWEEN):
+        yield RawRow(number + 1, rest, is_whole, raw.tell())

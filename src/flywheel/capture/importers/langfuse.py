@@ -20,16 +20,14 @@ from flywheel.capture.importers.row import (
     first_of,
     interaction,
     maybe_json,
-    milliseconds,
-    moment,
     number,
     object_of,
     objects_of,
     pseudonym,
-    started,
     text,
     without_people,
 )
+from flywheel.capture.importers.when import milliseconds, moment, started
 from flywheel.errors import BadRecordError
 from flywheel.records import Assessment, JsonObject
 

@@ -19,15 +19,13 @@ from flywheel.capture.importers.row import (
     first_of,
     interaction,
     maybe_json,
-    milliseconds,
-    moment,
     number,
     object_of,
     pseudonym,
-    started,
     text,
     without_people,
 )
+from flywheel.capture.importers.when import milliseconds, moment, started
 from flywheel.records import JsonObject
 
 NAME = "litellm"

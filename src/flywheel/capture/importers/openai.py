@@ -19,15 +19,14 @@ from flywheel.capture.importers.row import (
     derived_id,
     first_of,
     interaction,
-    moment,
     number,
     object_of,
     person_of,
     pseudonym,
-    started,
     text,
     without_people,
 )
+from flywheel.capture.importers.when import moment, started
 from flywheel.errors import BadRecordError
 from flywheel.records import JsonObject
 

@@ -13,16 +13,14 @@ from flywheel.capture.importers.row import (
     first_of,
     interaction,
     maybe_json,
-    milliseconds,
-    moment,
     number,
     object_of,
     person_of,
     pseudonym,
-    started,
     text,
     without_people,
 )
+from flywheel.capture.importers.when import milliseconds, moment, started
 from flywheel.records import JsonObject
 
 NAME = "openpipe"

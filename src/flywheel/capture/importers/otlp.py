@@ -4,7 +4,8 @@ A span that is a model call becomes an interaction, in whichever of five dialect
 the GenAI conventions since 1.37 (messages on the span), those before (`gen_ai.prompt.0.…`, or an
 event a message, on the span or in log records given beside it), OpenInference, MLflow's tracing.
 Other spans are passed over. `gen_ai.evaluation.result` events become assessments.
-A call is known by its trace and span id.
+A call is known by its trace and span id; one of Flywheel's own by `flywheel.interaction_id`, so
+that it comes back as the one it was.
 """
 
 from datetime import timedelta
@@ -22,14 +23,13 @@ from flywheel.capture.importers.row import (
     derived_id,
     first_of,
     interaction,
-    milliseconds,
     number,
     own_uuid,
     pseudonym,
-    started,
     text,
 )
 from flywheel.capture.importers.spans import Event, Span, at, log_events, spans_of_json
+from flywheel.capture.importers.when import milliseconds, started
 from flywheel.errors import BadRecordError
 from flywheel.records import Assessment, JsonObject
 

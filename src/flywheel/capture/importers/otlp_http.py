@@ -9,6 +9,7 @@ Source: OTLP specification 1.x, "OTLP/HTTP".
 
 import asyncio
 import json
+import logging
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from flywheel.capture.importers.row import PassedOver, Rejected, Source, object_
 from flywheel.capture.importers.spans import Span, spans_of_json, spans_of_protobuf
 from flywheel.errors import BadRecordError
 from flywheel.records import Assessment, Interaction
+
+logger = logging.getLogger(__name__)
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -135,6 +138,8 @@ class TracesEndpoint:
         if not is_kept:
             message = "the spans could not be stored now; send them again"
             raise _RefusedError(503, _UNAVAILABLE, message)
+        if rejected:
+            logger.warning("%d spans were refused: %s", len(rejected), _reasons(rejected))
         return rejected
 
     def _count(self, received: int, accepted: int, rejected: int, passed_over: int) -> None:
@@ -157,8 +162,7 @@ def _json_spans(body: bytes) -> list[Span]:
 
 def _accepted(kind: str, rejected: list[Rejected]) -> web.Response:
     """ExportTraceServiceResponse; empty where every span was taken."""
-    reasons = sorted({f"{one.reason}: {one.detail}" for one in rejected})
-    message = "; ".join(reasons)[:_MESSAGE_LIMIT]
+    message = _reasons(rejected)
     if kind == JSON:
         partial = {"rejectedSpans": str(len(rejected)), "errorMessage": message}
         body = {"partialSuccess": partial} if rejected else {}
@@ -170,6 +174,10 @@ def _accepted(kind: str, rejected: list[Rejected]) -> web.Response:
         reply.partial_success.rejected_spans = len(rejected)
         reply.partial_success.error_message = message
     return web.Response(body=reply.SerializeToString(), content_type=PROTOBUF)
+
+
+def _reasons(rejected: list[Rejected]) -> str:
+    return "; ".join(sorted({f"{one.reason}: {one.detail}" for one in rejected}))[:_MESSAGE_LIMIT]
 
 
 def _refusal(kind: str, error: _RefusedError) -> web.Response:

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -28,8 +28,6 @@ _PERSONAL = frozenset(
 )
 """Keys of tags and metadata whose value names a person, without case and punctuation."""
 _NAMESPACE = uuid5(NAMESPACE_OID, "flywheel import")
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _MAX_COUNT = 2**63 - 1
 
 
@@ -149,74 +147,6 @@ def without_people(tags: Mapping[str, JsonValue]) -> JsonObject:
 
 def _is_personal(key: str) -> bool:
     return "".join(filter(str.isalnum, key)).lower() in _PERSONAL
-
-
-def moment(value: JsonValue, name: str = "timestamp") -> datetime | None:
-    """A time, aware, in UTC: ISO 8601 (UTC where it has no zone), or a number since 1970.
-
-    A number's unit is read off its size, which between 1973 and 5138 can only mean one of seconds,
-    milliseconds, microseconds and nanoseconds.
-
-    Raises:
-        BadRecordError: `bad_timestamp`: there is something, but no time of this century or next.
-    """
-    if value is None or value == "":
-        return None
-    found: datetime | None = None
-    if isinstance(value, str):
-        found = _from_text(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        found = _from_number(value)
-    if found is None or not _EARLIEST <= found < _LATEST:
-        raise BadRecordError("bad_timestamp", f"{name}: {value!r:.80} is no time since 2000")
-    return found
-
-
-def _from_text(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text.strip())
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except OverflowError:
-        return None
-    except ValueError:
-        try:
-            return _from_number(float(text))
-        except ValueError:
-            return None
-
-
-def _from_number(value: float) -> datetime | None:
-    if not math.isfinite(value):
-        return None
-    for limit, per_second in ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (1e20, 10**9)):
-        if 0 < value < limit:
-            # Integers stay exact: a float of nanoseconds is off by a quarter of a microsecond.
-            whole, rest = divmod(value, per_second)
-            micros = rest * 10**6 // per_second if per_second > 1 else (value % 1) * 10**6
-            return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=int(micros))
-    return None
-
-
-def started(source: Source, *candidates: datetime | None) -> datetime:
-    """The first time there is.
-
-    Raises:
-        BadRecordError: `missing_timestamp`. A time made up now would be another at the next
-            import, and the row would come in twice.
-    """
-    for candidate in (*candidates, source.assumed_time):
-        if candidate is not None:
-            return candidate
-    raise BadRecordError(
-        "missing_timestamp", "the row does not say when; give a time with --assume-time"
-    )
-
-
-def milliseconds(begin: datetime | None, end: datetime | None) -> float | None:
-    """From begin to end, None where either is missing or they run backwards."""
-    if begin is None or end is None or end < begin:
-        return None
-    return (end - begin) / timedelta(milliseconds=1)
 
 
 def text(value: JsonValue) -> str | None:

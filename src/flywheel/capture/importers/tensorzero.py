@@ -26,10 +26,10 @@ from flywheel.capture.importers.row import (
     own_uuid,
     person_of,
     pseudonym,
-    started,
     text,
     without_people,
 )
+from flywheel.capture.importers.when import started
 from flywheel.errors import BadRecordError
 from flywheel.records import Assessment, JsonObject
 
