@@ -192,6 +192,23 @@ def test_progress_ends_at_the_bytes_there_are(
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)
 
 
+def test_an_import_that_was_interrupted_is_simply_run_again(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "BATCH_ROWS", 10)
+    path = log(tmp_path / "log.jsonl", *numbered(45))
+
+    def interrupted(call: Interaction) -> Interaction:
+        if call.request_params["seed"] == 25:
+            raise KeyboardInterrupt
+        return call
+
+    with pytest.raises(KeyboardInterrupt):
+        import_files(lake, [path], SOURCE, prepare=interrupted)
+    report = import_files(lake, [path], SOURCE)
+    assert (report.interactions, report.duplicates) == (25, 20)
+
+
 def test_memory_does_not_grow_with_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
