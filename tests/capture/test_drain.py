@@ -12,6 +12,7 @@ import pytest
 from flywheel.capture import Spool, drain, read_status
 from flywheel.capture.drain import DrainReport
 from flywheel.capture.folder import SpoolFolder
+from flywheel.capture.parse import to_assessment, to_interaction
 from flywheel.capture.segment import SegmentHeader, encode_frame, encode_header
 from flywheel.errors import LakeConflictError, SpoolBusyError
 from flywheel.lake import AppendResult, Lake, Rows
@@ -272,6 +273,27 @@ def test_feedback_keeps_its_workload_when_a_killed_drain_is_repeated_after_its_c
     report = drain(spool_dir, lake)
     assert (report.assessments, report.duplicates) == (0, 1)
     assert [row.workload for row in assessments(lake)] == ["triage"]
+
+
+def test_calls_and_judgements_that_came_parsed_are_committed_as_they_are(
+    spool_dir: Path, lake: Lake
+) -> None:
+    call = to_interaction(exchange(), ingested_at=STARTED)
+    judged = feedback(interaction_id=call.interaction_id)
+    judgement = to_assessment(judged, workload="triage", received_at=STARTED)
+    reports = []
+    for _ in range(2):
+        with Spool(spool_dir) as spool:
+            spool.append("interaction", call)
+            spool.append("assessment", judgement)
+        reports.append(drain(spool_dir, lake))
+    assert all(adds_up(report) for report in reports)
+    assert [report.duplicates for report in reports] == [0, 2]
+    [row] = interactions(lake)
+    assert row.ingested_at is not None
+    assert row.ingested_at > STARTED, "when it was committed, not when it was read"
+    assert row.model_copy(update={"ingested_at": STARTED}) == call
+    assert assessments(lake) == [judgement]
 
 
 def test_only_one_drain_works_on_a_spool_at_a_time(spool_dir: Path, lake: Lake) -> None:

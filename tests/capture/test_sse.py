@@ -130,3 +130,19 @@ def test_an_event_that_is_no_chunk_is_refused(data: str) -> None:
 def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
     with suppress(ChunkError):
         assemble(f"data: {text}\n\n{text}")
+
+
+def test_tool_calls_that_are_null_in_the_first_delta_are_no_obstacle_to_those_that_follow() -> None:
+    """Guards a drain that stopped for good at such a stream: it was an AssertionError."""
+    text = stream(
+        chunk({"role": "assistant", "content": None, "tool_calls": None}),
+        chunk({"tool_calls": [call(0, id="a", name="look", arguments='{"x":1}')]}),
+        chunk({"tool_calls": None}, finish="tool_calls"),
+    )
+    assert choices_of(text)[0]["message"] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": CALLS[:1],
+    }
+    with pytest.raises(ChunkError, match="not a list"):
+        assemble(stream(chunk({"tool_calls": "look"})))

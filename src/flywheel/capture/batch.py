@@ -17,7 +17,7 @@ from flywheel.capture.redact import Redactors
 from flywheel.capture.segment import SegmentHeader
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake, Rows
-from flywheel.records import Interaction, QuarantineRecord, Record
+from flywheel.records import Assessment, Interaction, QuarantineRecord, Record
 
 CACHED_ROWS = 256
 """Calls made ready together."""
@@ -45,6 +45,9 @@ class Batch:
         self.counts: Counter[str] = Counter()
         """interactions, assessments, quarantined, duplicates: as DrainReport has them."""
         self._calls: list[Row] = []
+        self._assessments: list[Row] = []
+        self._judged: list[Rows] = []
+        """Assessments of a known workload, made ready: they need not wait for the calls."""
         self._ready: list[Rows] = []
         """Calls made ready; they are counted by `waiting`."""
         self.waiting = 0
@@ -57,8 +60,10 @@ class Batch:
         """The rows so far, to be committed by themselves; the segments stay here."""
         self._make_ready()
         rows = Batch(self._lake, self._redactors)
+        rows._judged = self._prepared(self._assessments)
         rows._ready, rows.blobs, rows._bad = self._ready, self.blobs, self._bad
         self._ready, self.blobs, self._bad, self.waiting = [], {}, [], 0
+        self._assessments = []
         return rows
 
     def add_call(self, call: Interaction, origin: Origin) -> None:
@@ -75,6 +80,14 @@ class Batch:
         self.waiting += 1
         if len(self._calls) >= CACHED_ROWS:
             self._make_ready()
+
+    def add_assessment(self, assessment: Assessment, origin: Origin) -> None:
+        """Takes a judgement that came parsed, with its workload.
+
+        Raises:
+            BadRecordError: its workload's policy withholds it.
+        """
+        self._assessments.append((self._redactors.judgement(assessment, None), origin))
 
     @property
     def drained(self) -> Drained:
@@ -112,7 +125,8 @@ class Batch:
             self._lake.put_blob(data)
         self.blobs = {}
         self._append("interactions", self._ready)
-        self._ready = []
+        self._append("assessments", self._judged)
+        self._ready, self._judged = [], []
         self._append_bad()
 
     def commit_judgements(self, rows: Sequence[Row]) -> None:

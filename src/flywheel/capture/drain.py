@@ -34,7 +34,7 @@ from flywheel.capture.seal import seal_live_writers
 from flywheel.capture.segment import Damage, Frame, SegmentHeader, decode_header, read_frames
 from flywheel.errors import BadRecordError
 from flywheel.lake import Lake
-from flywheel.records import Exchange, Feedback, Record
+from flywheel.records import Assessment, Exchange, Feedback, Interaction, Record, utcnow
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,11 @@ class _Drain:
         try:
             if frame.kind == "feedback":
                 self._judgements.append((_parse(Feedback, frame.payload), origin))
+            elif frame.kind == "assessment":
+                batch.add_assessment(_parse(Assessment, frame.payload), origin)
+            elif frame.kind == "interaction":
+                call = _parse(Interaction, frame.payload)
+                batch.add_call(call.model_copy(update={"ingested_at": utcnow()}), origin)
             else:
                 batch.add_call(to_interaction(_parse(Exchange, frame.payload)), origin)
         except BadRecordError as error:

@@ -1,7 +1,8 @@
 """The spool: every call and every judgement on local disk before anything else happens to it.
 
-Input: Exchange and Feedback records, from an event loop or any thread. Output: segment files in one
-folder, which `drain` turns into rows of the lake.
+Input: Exchange and Feedback records, or Interactions and Assessments that came parsed, from an
+event loop or any thread. Output: segment files in one folder, which `drain` turns into rows of the
+lake.
 
 `append` never waits for the disk: one thread writes and fsyncs what has gathered within
 `fsync_interval_s`. A process that is killed loses at most that window (`group`). Who must know that
@@ -33,7 +34,16 @@ from flywheel.capture.seal import SealRequests
 from flywheel.capture.segment import FRAME_OVERHEAD, MAX_PAYLOAD, Kind, encode_frame
 from flywheel.capture.waiters import Waiters
 from flywheel.capture.writer import SegmentWriter
-from flywheel.records import CaptureCounters, Durability, Exchange, Feedback, new_id, utcnow
+from flywheel.records import (
+    Assessment,
+    CaptureCounters,
+    Durability,
+    Exchange,
+    Feedback,
+    Interaction,
+    new_id,
+    utcnow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +129,11 @@ class Spool:
         self._thread.start()
 
     def append(
-        self, kind: Kind, record: Exchange | Feedback, *, durability: Durability | None = None
+        self,
+        kind: Kind,
+        record: Exchange | Feedback | Interaction | Assessment,
+        *,
+        durability: Durability | None = None,
     ) -> bool:
         """Takes a record without waiting for the disk.
 

@@ -81,7 +81,7 @@ def _merge_delta(message: JsonObject, delta: JsonObject) -> None:
     """Strings grow (content, refusal, reasoning), tool calls merge by index, else the last wins."""
     for name, value in delta.items():
         before = message.get(name)
-        if name == "tool_calls" and isinstance(value, list):
+        if name == "tool_calls":  # null in deltas that bring none, with several servers
             _merge_calls(message, value)
         elif name != "role" and isinstance(value, str) and isinstance(before, str):
             message[name] = before + value
@@ -89,7 +89,11 @@ def _merge_delta(message: JsonObject, delta: JsonObject) -> None:
             message[name] = value
 
 
-def _merge_calls(message: JsonObject, parts: list[JsonValue]) -> None:
+def _merge_calls(message: JsonObject, parts: JsonValue) -> None:
+    if parts is None:
+        return
+    if not isinstance(parts, list):
+        raise ChunkError(f"tool calls are not a list: {parts!r:.80}")
     calls = message.setdefault("tool_calls", [])
     assert isinstance(calls, list)  # nothing else is ever put there
     for part in parts:

@@ -1,10 +1,12 @@
-"""`flywheel capture …`: the spool, and its way into the lake."""
+"""`flywheel capture …`: the spool and its way into the lake, and other systems' logs."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from flywheel.cli.common import (
     DEFAULT_WORKLOAD,
@@ -14,6 +16,7 @@ from flywheel.cli.common import (
     console,
     load,
     messages,
+    moment,
     print_json,
     print_table,
 )
@@ -24,9 +27,17 @@ from flywheel.workload import Workload
 if TYPE_CHECKING:
     from flywheel.capture.status import SpoolTotals
 
+if TYPE_CHECKING:
+    from flywheel.capture.importers import ImportReport
+
 app = typer.Typer(
-    help="The spool of captured calls: drain it into the lake, look at it.", no_args_is_help=True
+    help="The spool of captured calls: drain it into the lake, look at it; and import logs.",
+    no_args_is_help=True,
 )
+FormatOption = Annotated[
+    Literal["openai", "nvidia", "otlp", "litellm", "langfuse", "tensorzero", "openpipe"] | None,
+    typer.Option("--format", help="Of the files; found out from their first rows when absent."),
+]
 
 
 @app.command()
@@ -182,3 +193,79 @@ def _read_text(file: Path) -> str:
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), [f"not a text that can be read: {error}"]) from error
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Log files, gzip'd or not; of a batch both, input and output."),
+    ],
+    format_name: FormatOption = None,
+    home: HomeOption = None,
+    workload: WorkloadOption = DEFAULT_WORKLOAD,
+    assume_time: Annotated[
+        datetime | None,
+        typer.Option(parser=moment, metavar="TIME", help="When calls were made that do not say."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read everything, write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import other systems' logs; rows that cannot be read go to quarantine.
+
+    Formats: openai, nvidia, otlp, litellm, langfuse, tensorzero, openpipe (docs/importers.md).
+    Importing twice adds nothing. People's identifiers become an HMAC under
+    FLYWHEEL_SUBJECT_KEY_SECRET, or are dropped where that is not set.
+
+    Example: flywheel capture import --format openai calls.jsonl.gz --home demo
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from flywheel.capture.importers import Source, import_files
+    from flywheel.capture.redact import redactors_for
+    from flywheel.lake import Lake
+
+    settings, task = load(home, workload)
+    source = Source(
+        workload=task.name,
+        label_name=task.labels.name,
+        subject_secret=settings.subject_key_secret.get_secret_value().encode(),
+        assumed_time=assume_time,
+    )
+    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        bar = progress.add_task("importing", total=None)
+        report = import_files(
+            Lake.open(settings),
+            files,
+            source,
+            format_name=format_name,
+            is_dry_run=dry_run,
+            redactors=redactors_for(settings, task),
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    if as_json:
+        print_json(report)
+    else:
+        _print_import(report)
+    if report.rows and not (report.interactions or report.assessments or report.duplicates):
+        raise typer.Exit(1)
+
+
+def _print_import(report: "ImportReport") -> None:
+    verb = "would import" if report.is_dry_run else "imported"
+    console.print(
+        f"{verb} {report.interactions} interactions and {report.assessments} assessments from "
+        f"{report.rows} rows of {report.format} ({report.bytes / 1e6:.1f} MB) in "
+        f"{report.duration_s:.1f} s; {report.duplicates} known already, "
+        f"{report.quarantined} to quarantine"
+    )
+    if report.passed_over:
+        counts = ", ".join(f"{reason} {count}" for reason, count in report.passed_over.items())
+        messages.print(f"passed over, being no model calls: {escape(counts)}")
+    if report.reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
+        messages.print(f"[yellow]quarantined:[/] {escape(counts)}. Look at them with")
+        messages.print('  flywheel sql "select source, reason, detail from quarantine"')

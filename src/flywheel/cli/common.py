@@ -1,6 +1,7 @@
 """Options every command shares, and how results are printed."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,17 @@ messages = Console(stderr=True, highlight=False)
 def load(home: Path | None, workload: Path) -> tuple[Settings, Workload]:
     """The deployment's settings and the workload, both validated."""
     return Settings.load(home=home), Workload.load(workload)
+
+
+def moment(text: str) -> datetime:
+    """An ISO 8601 day or time; UTC where it has no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not ISO 8601: 2026-01-31 or 2026-01-31T08:00+01:00"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def print_json(value: object) -> None:

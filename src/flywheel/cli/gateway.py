@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +10,15 @@ import typer
 
 from flywheel.cli.common import DEFAULT_WORKLOAD, HomeOption, JsonOption, console, print_json
 from flywheel.errors import MissingExtraError
-from flywheel.records import Release
+from flywheel.records import Assessment, Interaction, Release
 from flywheel.settings import Settings
 from flywheel.workload import Workload
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from flywheel.capture import Spool
+    from flywheel.capture.importers.otlp_http import TracesEndpoint
     from flywheel.lake import Lake
 
 
@@ -100,6 +102,7 @@ def gateway(
             config=config,
             load=lambda: [Workload.load(path) for path in paths],
         )
+        served.traces = _traces(spool, settings, workloads)
         run = serve(
             served,
             public=Address(host, port),
@@ -109,6 +112,35 @@ def gateway(
         )
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run)
+
+
+def _traces(spool: "Spool", settings: Settings, workloads: Sequence[Workload]) -> "TracesEndpoint":
+    """`POST /v1/traces` on this gateway; a span may name one of its workloads."""
+    import asyncio
+
+    from flywheel.capture.importers import Source
+    from flywheel.capture.importers.otlp_http import TracesEndpoint
+
+    def keep(records: Sequence[Interaction | Assessment]) -> bool:
+        taken = [
+            spool.append(
+                "interaction" if isinstance(record, Interaction) else "assessment",
+                record,
+                durability="before_response",
+            )
+            for record in records
+        ]
+        return all(taken) and asyncio.run(spool.durable())
+
+    def source() -> Source:
+        return Source(
+            workload=workloads[0].name,
+            workloads=frozenset(one.name for one in workloads),
+            label_name=workloads[0].labels.name,
+            subject_secret=settings.subject_key_secret.get_secret_value().encode(),
+        )
+
+    return TracesEndpoint(keep, source)
 
 
 class _Ledger:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,7 @@ from flywheel.cli.common import (
     WorkloadOption,
     load,
     messages,
+    moment,
     print_json,
     print_table,
 )
@@ -30,23 +31,12 @@ app = typer.Typer(
 )
 
 
-def _moment(text: str) -> datetime:
-    """An ISO 8601 day or time; UTC where it has no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not ISO 8601: 2026-01-31 or 2026-01-31T08:00+01:00"
-        ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
 SinceOption = Annotated[
     datetime | None,
-    typer.Option(parser=_moment, metavar="TIME", help="Only those made at or after (ISO 8601)."),
+    typer.Option(parser=moment, metavar="TIME", help="Only those made at or after (ISO 8601)."),
 ]
 UntilOption = Annotated[
-    datetime | None, typer.Option(parser=_moment, metavar="TIME", help="Only those made before.")
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Only those made before.")
 ]
 
 

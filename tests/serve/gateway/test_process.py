@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,38 @@ def test_a_gateway_killed_under_load_loses_at_most_the_window(
     assert len(answered) > 50
     assert all(age < WINDOW_S + SCHEDULING_S for age in lost), sorted(lost)[-3:]
     assert len(lost) < len(answered) / 2
+
+
+def test_spans_sent_to_the_gateway_are_in_the_lake_once(
+    tmp_path: Path, upstream: ScriptedServer
+) -> None:
+    """An exporter that got no answer sends again: the same span is the same row."""
+    text = [{"role": "user", "parts": [{"type": "text", "content": "My knee hurts."}]}]
+    answer = [{"role": "assistant", "parts": [{"type": "text", "content": "Rest it."}]}]
+    values = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.input.messages": json.dumps(text),
+        "gen_ai.output.messages": json.dumps(answer),
+    }
+    span = {
+        "traceId": "0123456789abcdef0123456789abcdef",
+        "spanId": "0123456789abcdef",
+        "name": "chat gpt-4o-mini",
+        "startTimeUnixNano": "1767323045000000000",
+        "endTimeUnixNano": "1767323046000000000",
+        "attributes": [{"key": k, "value": {"stringValue": v}} for k, v in values.items()],
+    }
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    home = tmp_path / "home"
+    with GatewayProcess(home, upstream.url, options=GENERATE) as gateway:
+        for _ in range(2):
+            request = urllib.request.Request(
+                f"{gateway.url}/v1/traces", data=body, headers={"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                assert (reply.status, json.loads(reply.read())) == (200, {})
+        flywheel(gateway, "capture", "drain")
+    [row] = Lake(str(home / "lake")).fetch(Interaction, "SELECT * FROM interactions")
+    assert row.response is not None
+    assert (row.workload, row.response.text, row.duration_ms) == ("triage", "Rest it.", 1000)

@@ -5,7 +5,7 @@ Command: `flywheel gateway`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -28,6 +28,8 @@ from flywheel.serve.gateway.replies import bad_request, json_reply
 from flywheel.serve.gateway.routing import Route, RouteTable
 from flywheel.serve.gateway.surface import SURFACES
 from flywheel.workload import Workload
+
+Traces = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class GatewayConfig(Record):
@@ -74,6 +76,8 @@ class Gateway:
         load: Callable[[], Sequence[Workload]] | None = None,
     ) -> None:
         self.config, self.sink, self._load = config, sink, load
+        self.traces: Traces | None = None
+        """Answers `POST /v1/traces`; set before the application is made, or there is none."""
         self.metrics = Metrics()
         self.routes = RouteTable(workloads)
         self.watcher = ReleaseWatcher(
@@ -158,6 +162,8 @@ def create_app(gateway: Gateway) -> web.Application:
     for surface in SURFACES:
         app.router.add_post(f"/v1/{surface.path}", ModelEndpoint(parts, surface).__call__)
     app.router.add_post("/v1/feedback", feedback.__call__)
+    if gateway.traces is not None:
+        app.router.add_post("/v1/traces", looks.traces)
     app.router.add_get("/v1/models", looks.models)
     app.router.add_get("/v1/models/{name:.+}", looks.model)
     app.router.add_get("/healthz", looks.healthz)
@@ -217,6 +223,11 @@ class _Looks:
             return json_reply(_as_model(self._gateway.routes.find(request.match_info["name"])))
         except UnknownModelError as error:
             return bad_request(str(error), status=404, param=error.param, code=error.code)
+
+    async def traces(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/traces: spans of OpenTelemetry, for whoever has a key where one is needed."""
+        assert self._gateway.traces is not None, "the route is there with it"
+        return self._refused(request) or await self._gateway.traces(request)
 
     def _refused(self, request: web.Request) -> web.Response | None:
         """The reply to somebody without a key, where one is needed."""
