@@ -1,7 +1,9 @@
-"""The complaints, and which of them production may see.
+"""The complaints, and which of them is seen when.
 
-Read from `complaints_<urgency>.yaml`. Each belongs for good to production or to the hold-out by a
-hash of its id, so that the score on the hold-out measures situations no label was ever given for.
+Each belongs for good to one of three parts. Those of `complaints_<urgency>.yaml` go by a hash of
+their id to production, where labels are given, or to development, where settings are chosen. Those
+of `holdout_<urgency>.yaml` are the hold-out: written after all settings were fixed and scored by
+the gate alone, so that its score measures situations no label and no setting was ever given for.
 """
 
 import hashlib
@@ -22,7 +24,9 @@ Group = Literal["adult", "anyone", "pregnant", "woman", "man", "other", "elder",
 """Whom a complaint can be about; of `other`, `elder`, `child` and `baby` somebody else writes."""
 
 ALWAYS_ABOUT_OTHERS: frozenset[Group] = frozenset({"other", "elder", "child", "baby"})
+DEVELOPMENT_PER_CLASS = 48
 HOLDOUT_PER_CLASS = 48
+"""As many as `holdout_<urgency>.yaml` has."""
 
 
 class Complaint(Record):
@@ -45,12 +49,17 @@ def read_yaml(name: str) -> object:
 
 @cache
 def load_complaints() -> tuple[Complaint, ...]:
-    """All complaints, in the order of the files."""
-    return tuple(complaint for urgency in URGENCIES for complaint in _read(urgency))
+    """All complaints of the three parts, in the order of the files."""
+    return (*_read("complaints"), *holdout_complaints())
 
 
-def _read(urgency: Urgency) -> list[Complaint]:
-    groups = read_yaml(f"complaints_{urgency}.yaml")
+@cache
+def _read(stem: str) -> tuple[Complaint, ...]:
+    return tuple(item for urgency in URGENCIES for item in _read_class(stem, urgency))
+
+
+def _read_class(stem: str, urgency: Urgency) -> list[Complaint]:
+    groups = read_yaml(f"{stem}_{urgency}.yaml")
     assert isinstance(groups, Mapping)
     return [
         Complaint.model_validate(
@@ -66,21 +75,26 @@ def _read(urgency: Urgency) -> list[Complaint]:
     ]
 
 
-@cache
 def holdout_complaints() -> tuple[Complaint, ...]:
-    """The complaints production never sees: 48 of each class, those with the smallest hash."""
+    """The complaints the gate alone scores: 48 of each class, in files of their own."""
+    return _read("holdout")
+
+
+@cache
+def development_complaints() -> tuple[Complaint, ...]:
+    """Those settings may be chosen on: 48 of each class, those with the smallest hash."""
     chosen: list[Complaint] = []
     for urgency in URGENCIES:
-        of_class = [item for item in load_complaints() if item.urgency == urgency]
-        chosen += sorted(of_class, key=_hash)[:HOLDOUT_PER_CLASS]
+        of_class = [item for item in _read("complaints") if item.urgency == urgency]
+        chosen += sorted(of_class, key=_hash)[:DEVELOPMENT_PER_CLASS]
     return tuple(chosen)
 
 
 @cache
 def production_complaints() -> tuple[Complaint, ...]:
-    """All the others."""
-    kept_back = {item.complaint_id for item in holdout_complaints()}
-    return tuple(item for item in load_complaints() if item.complaint_id not in kept_back)
+    """All the others of `complaints_<urgency>.yaml`."""
+    kept_back = {item.complaint_id for item in development_complaints()}
+    return tuple(item for item in _read("complaints") if item.complaint_id not in kept_back)
 
 
 def _hash(complaint: Complaint) -> str:

@@ -18,6 +18,7 @@ from flywheel_examples.triage.complaints import (
     Complaint,
     Group,
     Urgency,
+    development_complaints,
     holdout_complaints,
     production_complaints,
     read_yaml,
@@ -26,7 +27,9 @@ from flywheel_examples.triage.grammar import Person, render
 from flywheel_examples.triage.typos import add_typos, drop_apostrophes
 
 SYSTEM_PROMPT = 'Triage. Reply with JSON: {"urgency": "emergency"|"urgent"|"routine"}'
-HOLDOUT_SEED = 2026
+DEVELOPMENT_SEED = 2026
+HOLDOUT_SEED = 2027
+"""Not that of development: today's development set was once the hold-out, and ids are for ever."""
 
 SHARES = {
     "someone_else": 0.4,
@@ -220,7 +223,7 @@ class MessageFactory:
 def production_messages(
     seed: int, n: int, *, skip: int = 0, weights: Mapping[Urgency, float] | None = None
 ) -> list[PatientMessage]:
-    """Messages of production: never a hold-out complaint, not even in passing.
+    """Messages of production: no development or hold-out complaint, not even in passing.
 
     Args:
         seed: One stream a seed.
@@ -232,10 +235,19 @@ def production_messages(
     return list(islice(factory.stream(weights), skip, skip + n))
 
 
+def development_messages(seed: int = DEVELOPMENT_SEED) -> list[PatientMessage]:
+    """One message for each development complaint."""
+    return _one_each(development_complaints(), seed, "development")
+
+
 def holdout_messages(seed: int = HOLDOUT_SEED) -> list[PatientMessage]:
     """One message for each hold-out complaint."""
-    factory = MessageFactory(holdout_complaints(), seed=seed, prefix="holdout")
-    return [factory.about(item, index) for index, item in enumerate(holdout_complaints())]
+    return _one_each(holdout_complaints(), seed, "holdout")
+
+
+def _one_each(complaints: Sequence[Complaint], seed: int, prefix: str) -> list[PatientMessage]:
+    factory = MessageFactory(complaints, seed=seed, prefix=prefix)
+    return [factory.about(item, index) for index, item in enumerate(complaints)]
 
 
 def _labels(weights: Mapping[Urgency, float], rng: random.Random) -> Iterator[Urgency]:
