@@ -33,7 +33,7 @@ labels: {{name: right, minimum_new: 12}}
 dataset: {{kinds: [sft, dpo], validation_share: 0.1}}
 training:
   lora: {{rank: 16, alpha: 32}}
-  sft: {{learning_rate: 1.0e-2, epochs: 20, batch_size: 8}}
+  sft: {{learning_rate: 1.0e-2, epochs: 30, batch_size: 8}}
   dpo: {{learning_rate: 1.0e-4, epochs: 1, batch_size: 8}}
 graders:
   correct:
@@ -144,7 +144,7 @@ def test_a_day_of_corrections_becomes_a_better_model_by_the_next_morning(
     (decision,) = lake.fetch(Decision, "select * from decisions")
     assert report["outcome"] == "released", decision.reasons
     assert decision.comparisons[0].champion.mean < 0.1
-    assert decision.comparisons[0].candidate.mean >= 0.8
+    assert decision.comparisons[0].candidate.mean >= 0.8, decision.comparisons[0]
 
     answer, adapter, _ = ask(stack, "red light at 6001")
     assert (answer, adapter) == ("stop", report["adapter"])
