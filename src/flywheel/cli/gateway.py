@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from flywheel.capture import Spool
     from flywheel.capture.importers.otlp_http import TracesEndpoint
     from flywheel.lake import Lake
+    from flywheel.serve.gateway import Address, Gateway, GatewayConfig, Seat
+    from flywheel.serve.gateway.server import OnReady
 
 
 def gateway(
@@ -41,6 +44,13 @@ def gateway(
     generate_admin_token: Annotated[
         bool, typer.Option(help="Where there is no admin token, make one in <home>/admin-token.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that share the public port. Each counts rate limits for itself.",
+        ),
+    ] = 1,
     spool_gb: Annotated[float, typer.Option(help="Most the spool may hold, in GB.")] = 4.0,
     max_body_mb: Annotated[float, typer.Option(help="Largest request, in MB.")] = 32.0,
     as_json: JsonOption = False,
@@ -49,28 +59,27 @@ def gateway(
 
     Prints one line once it answers. SIGTERM lets requests in flight finish and flushes the spool.
     SIGHUP, or POST /admin/reload, reads the workload files again: a provider or a route is changed
-    without a restart, and a file with a mistake in it changes nothing.
+    without a restart, and a file with a mistake in it changes nothing. With several workers the
+    signals go to the first process, the admin port speaks for all of them, and one that dies is
+    started again.
 
     Example: flywheel gateway --home demo --workload examples/triage/flywheel.yaml
     """
-    import asyncio
     import logging
 
-    from flywheel.capture import Spool
     from flywheel.capture.redact import remember_policy
-    from flywheel.lake import Lake
 
     try:
-        from flywheel.serve.gateway import Address, Gateway, GatewayConfig, serve
+        from flywheel.serve.gateway import Address, Fleet, GatewayConfig, check_token
     except ImportError as error:
         raise MissingExtraError(error.name or "aiohttp", "gateway") from error
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.load(home=home)
     token = _admin_token(settings, is_made=generate_admin_token)
-    paths = workload or [DEFAULT_WORKLOAD]
-    workloads = [Workload.load(path) for path in paths]
-    for one in workloads:
+    check_token(token)
+    files = _Files(workload or [DEFAULT_WORKLOAD])
+    for one in files.workloads:
         remember_policy(one, settings)
     config = GatewayConfig(
         engine_urls=tuple(engine_url or settings.engine_urls),
@@ -82,7 +91,7 @@ def gateway(
     )
 
     def told(public_url: str, admin_url: str) -> None:
-        aliases = [one.alias for one in workloads]
+        aliases = [one.alias for one in files.workloads]
         if as_json:
             print_json({"url": public_url, "admin_url": admin_url, "models": aliases})
         else:
@@ -91,27 +100,86 @@ def gateway(
                 soft_wrap=True,
             )
 
-    spool = Spool(
-        settings.spool_dir, max_bytes=int(spool_gb * 1e9), default_workload=workloads[0].name
-    )
-    with spool:
-        served = Gateway(
-            workloads,
-            sink=spool,
-            releases=_Ledger(Lake.open(settings)),
-            config=config,
-            load=lambda: [Workload.load(path) for path in paths],
-        )
-        served.traces = _traces(spool, settings, workloads)
-        run = serve(
-            served,
-            public=Address(host, port),
-            admin=Address(admin_host, admin_port),
-            token=token,
-            on_ready=told,
-        )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run)
+    process = _Process(settings, files, config, token=token, spool_bytes=int(spool_gb * 1e9))
+    ports = (Address(host, port), Address(admin_host, admin_port))
+    if workers == 1:
+        process.alone(*ports, told)
+    else:
+        Fleet(workers, process.seated, ports=ports, on_ready=told, reload=files.reload).run()
+
+
+class _Files:
+    """The workload files, and what was in them when they were last read and right."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self.workloads = self.read()
+
+    def read(self) -> list[Workload]:
+        return [Workload.load(path) for path in self._paths]
+
+    def reload(self) -> None:
+        self.workloads = self.read()
+
+
+class _Process:
+    """One gateway process, the only one or one of several."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        files: _Files,
+        config: "GatewayConfig",
+        *,
+        token: str,
+        spool_bytes: int,
+    ) -> None:
+        self._settings, self._files, self._config = settings, files, config
+        self._token, self._spool_bytes = token, spool_bytes
+
+    def alone(self, public: "Address", admin: "Address", on_ready: "OnReady") -> None:
+        """Serves on two ports of its own until it is told to stop."""
+        from flywheel.serve.gateway import serve
+
+        with self._gateway(self._config) as served:
+            _run(serve(served, public=public, admin=admin, token=self._token, on_ready=on_ready))
+
+    def seated(self, seat: "Seat") -> None:
+        """Serves as a worker until the parent says stop."""
+        from flywheel.serve.gateway import serve_seat
+
+        with self._gateway(self._config.model_copy(update={"worker": seat.index})) as served:
+            served.metrics.worker_restarts = seat.restarts
+            _run(serve_seat(served, seat, token=self._token))
+
+    @contextmanager
+    def _gateway(self, config: "GatewayConfig") -> "Iterator[Gateway]":
+        from flywheel.capture import Spool
+        from flywheel.lake import Lake
+        from flywheel.serve.gateway import Gateway
+
+        workloads = self._files.workloads
+        with Spool(
+            self._settings.spool_dir,
+            max_bytes=self._spool_bytes,
+            default_workload=workloads[0].name,
+        ) as spool:
+            served = Gateway(
+                workloads,
+                sink=spool,
+                releases=_Ledger(Lake.open(self._settings)),
+                config=config,
+                load=self._files.read,
+            )
+            served.traces = _traces(spool, self._settings, workloads)
+            yield served
+
+
+def _run(work: "Coroutine[object, object, None]") -> None:
+    import asyncio
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work)
 
 
 def _traces(spool: "Spool", settings: Settings, workloads: Sequence[Workload]) -> "TracesEndpoint":

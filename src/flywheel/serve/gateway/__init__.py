@@ -4,18 +4,25 @@ Input: OpenAI requests. Output: the model server's answers, and an Exchange a ca
 Command: `flywheel gateway`.
 """
 
+from flywheel.serve.gateway.admin import check_token
 from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
+from flywheel.serve.gateway.fleet import Fleet, Seat
+from flywheel.serve.gateway.listen import Address
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.releases import ReleaseSource
-from flywheel.serve.gateway.server import Address, serve
+from flywheel.serve.gateway.server import serve, serve_seat
 
 __all__ = [
     "Address",
     "CaptureSink",
+    "Fleet",
     "Gateway",
     "GatewayConfig",
     "ReleaseSource",
+    "Seat",
+    "check_token",
     "create_admin_app",
     "create_app",
     "serve",
+    "serve_seat",
 ]

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from pydantic import JsonValue, ValidationError
 
-from flywheel.errors import BadRequestError, EpochConflictError
+from flywheel.errors import BadRequestError, ConfigError, EpochConflictError
 from flywheel.records import JsonObject, Release
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
@@ -82,6 +82,22 @@ def _shown(route: Route) -> dict[str, JsonValue]:
         "arm": route.arm,
         "epoch": route.epoch,
     }
+
+
+def check_token(token: str) -> None:
+    """Refuses to start without one.
+
+    Raises:
+        ConfigError: the token is empty: anybody could point an alias anywhere.
+    """
+    if not token:
+        raise ConfigError(
+            "FLYWHEEL_ADMIN_TOKEN",
+            [
+                "the admin token is empty. Set it, or put it into <home>/admin-token, "
+                "or let `flywheel gateway --generate-admin-token` make one"
+            ],
+        )
 
 
 def require_token(token: str) -> Middleware:

@@ -14,13 +14,14 @@ from pydantic import Field, JsonValue, SecretStr
 from flywheel.errors import ConfigError, KeyRefusedError, UnknownModelError
 from flywheel.prices import PriceTable
 from flywheel.records import JsonObject, Record
-from flywheel.serve.gateway.admin import AdminEndpoints, require_token
+from flywheel.serve.gateway.admin import AdminEndpoints, check_token, require_token
 from flywheel.serve.gateway.admission import Admission, refusal
 from flywheel.serve.gateway.checks import build_checks
 from flywheel.serve.gateway.dispatch import Dispatcher
 from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
 from flywheel.serve.gateway.feedback import FeedbackEndpoint
 from flywheel.serve.gateway.metrics import Metrics
+from flywheel.serve.gateway.pages import labelled
 from flywheel.serve.gateway.providers import build_providers
 from flywheel.serve.gateway.recorder import CaptureSink, Recorder
 from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
@@ -50,6 +51,8 @@ class GatewayConfig(Record):
     """Where it is kept what was spent today. None: no keys, limits or budgets are looked at."""
     prices_file: Path | None = None
     """What a token costs. None: every cost is unknown."""
+    worker: int | None = None
+    """Which of several processes on one port it is: the label of its numbers."""
 
 
 class Gateway:
@@ -186,18 +189,12 @@ def create_admin_app(gateway: Gateway, token: str) -> web.Application:
     Raises:
         ConfigError: the token is empty: anybody could point an alias anywhere.
     """
-    if not token:
-        raise ConfigError(
-            "FLYWHEEL_ADMIN_TOKEN",
-            [
-                "the admin token is empty. Set it, or put it into <home>/admin-token, "
-                "or let `flywheel gateway --generate-admin-token` make one"
-            ],
-        )
+    check_token(token)
     app = web.Application(middlewares=[require_token(token)])
     AdminEndpoints(gateway.routes, gateway.sink).add_to(app)
     app.router.add_get("/admin/providers", _Looks(gateway).providers)
     app.router.add_post("/admin/reload", _Looks(gateway).reload)
+    app.router.add_get("/metrics", _Looks(gateway, is_alone=True).metrics)
     app.router.add_get("/healthz", _Looks(gateway).healthz)
     return app
 
@@ -205,8 +202,9 @@ def create_admin_app(gateway: Gateway, token: str) -> web.Application:
 class _Looks:
     """Requests that only look."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, is_alone: bool = False) -> None:
         self._gateway = gateway
+        self._worker = None if is_alone else gateway.config.worker
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models: the aliases."""
@@ -277,11 +275,13 @@ class _Looks:
         return json_reply({"reloaded": True, "aliases": list(self._gateway.routes.aliases)})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """GET /metrics: Prometheus text."""
+        """GET /metrics: Prometheus text, of this process."""
         gateway = self._gateway
         page = gateway.metrics.render(
             gateway.routes.all(), gateway.sink.counters, is_ready=gateway.is_ready
         )
+        if self._worker is not None:
+            page = labelled(page, self._worker)
         return web.Response(
             body=page.encode(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )

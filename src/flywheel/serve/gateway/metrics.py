@@ -71,6 +71,8 @@ class Metrics:
         """Attempts in vain, by provider and error_type."""
         self.release_poll_failures = 0
         self.reloads = 0
+        self.worker_restarts = 0
+        """Processes that died in this one's place."""
         self.in_flight = 0
         self.duration = Histogram()
         self.first_token = Histogram()
@@ -126,6 +128,8 @@ class Metrics:
         polls = {"": self.release_poll_failures}
         yield from _family(f"{prefix}_release_poll_failures_total", "counter", polls)
         yield from _family(f"{prefix}_reloads_total", "counter", {"": self.reloads})
+        restarts = {"": self.worker_restarts}
+        yield from _family(f"{prefix}_worker_restarts_total", "counter", restarts)
         yield from _family(f"{prefix}_in_flight", "gauge", {"": self.in_flight})
         yield f"# TYPE {prefix}_request_duration_seconds histogram"
         yield from self.duration.lines(f"{prefix}_request_duration_seconds")

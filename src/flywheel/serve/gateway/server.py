@@ -1,30 +1,34 @@
-"""Runs a gateway on two ports until it is told to stop, then lets requests in flight finish.
+"""Runs a gateway until it is told to stop, then lets requests in flight finish.
 
-Input: a Gateway, addresses, a token. Output: a served gateway; everything captured has been handed
-to the sink when this returns.
+Input: a Gateway, where to listen, a token. Output: a served gateway; everything captured has been
+handed to the sink when this returns.
 """
 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 
 from flywheel.errors import ConfigError
 from flywheel.serve.gateway.app import Gateway, create_admin_app, create_app
+from flywheel.serve.gateway.fleet import Seat
+from flywheel.serve.gateway.front import create_front_app
+from flywheel.serve.gateway.listen import Address, cannot_listen, listen
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where to listen; port 0 takes a free one."""
+class Shared(NamedTuple):
+    """A port that several processes listen on."""
 
-    host: str
-    port: int
+    address: Address
 
+
+Site = tuple[web.Application, Address | socket.socket | Shared]
 
 OnReady = Callable[[str, str], None]
 """Called with the public and the admin URL, once calls are answered."""
@@ -38,31 +42,63 @@ async def serve(
     Raises:
         ConfigError: the token is empty or a port is taken.
     """
+    sites = [(create_app(gateway), public), (create_admin_app(gateway, token), admin)]
+    await _serve(gateway, sites, lambda urls: on_ready(*urls), asyncio.Event())
+
+
+async def serve_seat(gateway: Gateway, seat: Seat, *, token: str) -> None:
+    """Serves as one worker of several, until SIGTERM or until the parent hangs up.
+
+    Raises:
+        ConfigError: the token is empty.
+    """
     stop = asyncio.Event()
+    # Nothing ever comes down the line but its end.
+    asyncio.get_running_loop().add_reader(seat.line.fileno(), stop.set)
+    sites: list[Site] = [
+        (create_app(gateway), Shared(seat.public)),
+        (create_admin_app(gateway, token), seat.admin),
+    ]
+    if seat.front is not None:
+        front = create_front_app(seat.siblings, token, on_reload=lambda: seat.tell("reloaded"))
+        sites.append((front, seat.front))
+    await _serve(gateway, sites, lambda _: seat.tell("ready"), stop)
+
+
+async def _serve(
+    gateway: Gateway,
+    sites: Sequence[Site],
+    on_ready: Callable[[Sequence[str]], None],
+    stop: asyncio.Event,
+) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway)
-    admin_app = create_admin_app(gateway, token)
     # Cancelling the handler of a client that went away is what cancels its upstream request.
     timeout = gateway.config.shutdown_timeout_s
     runners = [
         web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=timeout)
-        for app in (create_app(gateway), admin_app)
+        for app, _ in sites
     ]
+    ready = asyncio.create_task(gateway.watcher.loaded.wait())
+    stopped = asyncio.create_task(stop.wait())
     try:
-        urls = [
-            await _listen(runner, address)
-            for runner, address in zip(runners, (public, admin), strict=True)
-        ]
-        ready = asyncio.create_task(gateway.watcher.loaded.wait())
-        stopped = asyncio.create_task(stop.wait())
+        urls = []
+        for runner, (_, where) in zip(runners, sites, strict=True):
+            await runner.setup()
+            if isinstance(where, Shared):
+                # Until it knows the champion it would refuse what another one can answer.
+                await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
+            urls.append(await _listen(runner, where))
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            on_ready(*urls)
+            on_ready(urls)
         await stopped
         gateway.is_stopping = True
     finally:
+        for task in (ready, stopped):
+            task.cancel()
         for runner in runners:
             await runner.cleanup()
 
@@ -77,18 +113,14 @@ def _reload(gateway: Gateway) -> None:
         logger.info("reloaded: %s", ", ".join(gateway.routes.aliases))
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> str:
-    await runner.setup()
-    site = web.TCPSite(runner, address.host, address.port)
-    try:
-        await site.start()
-    except OSError as error:
-        raise ConfigError(
-            "gateway",
-            [
-                f"cannot listen on {address.host}:{address.port}: {error.strerror}; "
-                "take another port"
-            ],
-        ) from error
+async def _listen(runner: web.AppRunner, where: Address | socket.socket | Shared) -> str:
+    if isinstance(where, Address):
+        try:
+            await web.TCPSite(runner, where.host, where.port).start()
+        except OSError as error:
+            raise cannot_listen(where, error) from error
+    else:
+        ours = listen(where.address, is_shared=True) if isinstance(where, Shared) else where
+        await web.SockSite(runner, ours).start()
     host, port = runner.addresses[0][:2]
     return f"http://{host}:{port}"
