@@ -1,6 +1,7 @@
-"""Keep-alive connections that ask again as soon as they are answered, and note how long it took.
+"""Keep-alive connections that ask again when they are answered, and note how long it took.
 
-Input: an address, a request. Output: latencies in ms; of a stream, those of its first event too.
+Input: an address, a request; a rate, or as fast as it goes. Output: latencies in ms, of a stream
+those of its first event too.
 """
 
 import asyncio
@@ -31,8 +32,9 @@ def request(port: int, body: bytes) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, payload: bytes, found: Latencies, deadline: float) -> None:
+    def __init__(self, payload: bytes, found: Latencies, deadline: float, pause_s: float) -> None:
         self._payload, self._found, self._deadline = payload, found, deadline
+        self._pause_s, self._due = pause_s, time.perf_counter()
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,10 +55,14 @@ class _Connection(asyncio.Protocol):
             now = time.perf_counter()
             self._found.whole_ms.append((now - self._asked) * 1000)
             self._found.errors += not self._buffer.startswith(b"HTTP/1.1 200")
-            if now < self._deadline:
-                self._ask()
-            else:
+            # Kept to a timetable, so that slow answers do not make the load lighter.
+            self._due += self._pause_s
+            if now >= self._deadline:
                 self._transport.close()
+            elif self._due > now:
+                asyncio.get_running_loop().call_later(self._due - now, self._ask)
+            else:
+                self._ask()
 
     def _is_whole(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
@@ -73,14 +79,32 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def run(port: int, body: bytes, *, connections: int, seconds: float) -> Latencies:
-    """Asks over this many connections for so long."""
+async def run(
+    port: int,
+    body: bytes,
+    *,
+    connections: int,
+    seconds: float,
+    per_second: float | None = None,
+) -> Latencies:
+    """Asks over this many connections for so long.
+
+    Args:
+        port: on loopback.
+        body: of every request.
+        connections: each with one request at a time.
+        seconds: after them no request begins.
+        per_second: of all connections together; as many as are answered when absent.
+    """
+    pause_s = connections / per_second if per_second else 0.0
     found = Latencies()
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     made = [
         await loop.create_connection(
-            lambda: _Connection(request(port, body), found, started + seconds), "127.0.0.1", port
+            lambda: _Connection(request(port, body), found, started + seconds, pause_s),
+            "127.0.0.1",
+            port,
         )
         for _ in range(connections)
     ]

@@ -35,7 +35,8 @@ STREAM_PAUSE_S = 0.005
 
 def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    body = json.dumps({"id": "chatcmpl-1", "model": "base", "choices": [choice]}).encode()
+    event = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "base"}
+    body = json.dumps({**event, "choices": [choice]}).encode()
     data = b"data: " + body + b"\n\n"
     return b"%x\r\n%s\r\n" % (len(data), data)
 
@@ -63,13 +64,13 @@ class Mock(asyncio.Protocol):
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
-            at = head.index(b"content-length:") + 15
-            length = int(head[at:].split(b"\r\n", 1)[0])
+            at = head.find(b"content-length:")  # a GET has none
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             if len(self._buffer) < end + 4 + length:
                 return
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
-            if b'"stream":true' in body:
+            if b'"stream":true' in body or b'"stream": true' in body:
                 self._transport.write(HEAD)
                 asyncio.get_running_loop().call_later(STREAM_PAUSE_S, self._transport.write, TAIL)
             else:
