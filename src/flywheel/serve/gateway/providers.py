@@ -57,6 +57,11 @@ class Provider:
         self._targets: dict[str, list[URL]] = {}
         self._turn = itertools.cycle(range(len(self._urls)))
         self._passes_credentials = passes_credentials
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=section.connect_timeout_s,
+            sock_read=max(section.first_byte_timeout_s, section.read_timeout_s),
+        )
         self._own_headers = CIMultiDict(section.headers)
         if section.api_key is not None:
             self._own_headers["Authorization"] = f"Bearer {section.api_key}"
@@ -112,19 +117,13 @@ class Provider:
         targets = self._targets.get(path)
         if targets is None:
             targets = self._targets[path] = [url.joinpath(path) for url in self._urls]
-        section = self.section
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=section.connect_timeout_s,
-            sock_read=max(section.first_byte_timeout_s, section.read_timeout_s),
-        )
-        async with asyncio.timeout(section.first_byte_timeout_s):
+        async with asyncio.timeout(self.section.first_byte_timeout_s):
             response = await session.post(
                 targets[replica % len(targets)],
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=self._timeout,
             )
             is_stream = response.content_type == "text/event-stream"
             try:
