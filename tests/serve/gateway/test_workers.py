@@ -160,6 +160,23 @@ def test_a_flip_reaches_both_within_a_second_and_fails_nobody(gateway: GatewayPr
         gateway.admin("/admin/releases", old)
 
 
+def test_one_that_hangs_is_named_within_a_second(gateway: GatewayProcess) -> None:
+    new = release(1, "triage-abc").model_dump_json().encode()
+    hung = workers_of(gateway)[1]
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        asked = time.monotonic()
+        reply = gateway.admin("/admin/releases", new)
+        assert time.monotonic() - asked < 2
+        assert (reply["switched"], reply["workers"], reply["behind"]) == (True, 2, [1])
+        assert gateway.admin("/admin/spool")["is_writable"] is False
+        assert "workers that do not follow yet: [1]" in gateway.log.read_text()
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    eventually(lambda: gateway.admin("/admin/releases", new)["behind"] == [])
+    assert gateway.admin("/admin/releases")["routes"][0]["epoch"] == 1
+
+
 def test_one_that_is_killed_under_load_comes_back_and_loses_no_more_than_the_window(
     gateway: GatewayProcess,
 ) -> None:
