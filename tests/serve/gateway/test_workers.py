@@ -1,6 +1,7 @@
 """Two real worker processes behind one port: both answer, both follow, one is killed."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from flywheel.records import Interaction
 from flywheel.serve.gateway.listen import Address, listen, reserve
 from tests.serve.gateway.harness import eventually, release, workload
 from tests.serve.gateway.process import GatewayProcess
-from tests.serve.gateway.upstream import ScriptedServer
+from tests.serve.gateway.upstream import ScriptedServer, answering
 
 BODY = {"model": "triage", "messages": [{"role": "user", "content": "My knee hurts."}]}
 WORKERS = ["--workers", "2", "--generate-admin-token"]
@@ -235,6 +237,25 @@ def test_sighup_and_a_reload_reach_all_and_those_who_come_later(
     eventually(lambda: "was killed by SIGKILL" in gateway.log.read_text())
     assert gateway.admin("/admin/releases")["behind"] == []
     assert is_known("third")
+
+
+def test_sigterm_lets_both_finish_what_they_have(
+    gateway: GatewayProcess, upstream: ScriptedServer
+) -> None:
+    upstream.script = answering("Rest it.", delay_s=0.4)
+    url, body = f"{gateway.url}/v1/chat/completions", json.dumps(BODY).encode()
+
+    def ask(_: int) -> int:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return int(reply.status)
+
+    with ThreadPoolExecutor(12) as pool:
+        asked = pool.map(ask, range(12))
+        eventually(lambda: len(upstream.seen) == 12)
+        assert gateway.end(signal.SIGTERM) == 0
+        assert list(asked) == [200] * 12
+    assert len(captured(gateway)) == 12
 
 
 def test_workers_end_when_their_parent_is_killed(gateway: GatewayProcess) -> None:

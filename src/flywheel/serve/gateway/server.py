@@ -54,8 +54,14 @@ async def serve_seat(gateway: Gateway, seat: Seat, *, token: str) -> None:
         ConfigError: the token is empty.
     """
     stop = asyncio.Event()
-    # Nothing ever comes down the line but its end.
-    asyncio.get_running_loop().add_reader(seat.line.fileno(), stop.set)
+    loop, line = asyncio.get_running_loop(), seat.line.fileno()
+
+    def hang_up() -> None:
+        """Nothing ever comes down the line but its end, and that for ever."""
+        loop.remove_reader(line)
+        stop.set()
+
+    loop.add_reader(line, hang_up)
     sites: list[Site] = [
         (create_app(gateway), Shared(seat.public)),
         (create_admin_app(gateway, token), seat.admin),
