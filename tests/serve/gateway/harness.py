@@ -15,7 +15,7 @@ from openai import OpenAI
 from flywheel.capture import DrainReport, Spool, drain
 from flywheel.lake import Lake
 from flywheel.records import Assessment, Interaction, QuarantineRecord, Release
-from flywheel.serve.gateway import Gateway, GatewayConfig, create_admin_app, create_app
+from flywheel.serve.gateway import Gateway, GatewayConfig, create_admin_app, create_app, run_app
 from flywheel.workload import Workload
 
 TOKEN = "a-token"
@@ -128,7 +128,7 @@ class RunningGateway:
             load=self._load,
         )
         self._runners = [
-            web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2)
+            run_app(app, self._config)
             for app in (create_app(self.gateway), create_admin_app(self.gateway, TOKEN))
         ]
         urls = []

@@ -7,7 +7,7 @@ Command: `flywheel gateway`.
 from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.releases import ReleaseSource
-from flywheel.serve.gateway.server import Address, serve
+from flywheel.serve.gateway.server import Address, run_app, serve
 
 __all__ = [
     "Address",
@@ -17,5 +17,6 @@ __all__ = [
     "ReleaseSource",
     "create_admin_app",
     "create_app",
+    "run_app",
     "serve",
 ]

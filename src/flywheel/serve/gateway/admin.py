@@ -14,13 +14,17 @@ from pydantic import JsonValue, ValidationError
 
 from flywheel.errors import BadRequestError, EpochConflictError
 from flywheel.records import JsonObject, Release
+from flywheel.serve.gateway.body import BodyError, read_body
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
 from flywheel.serve.gateway.routing import Route, RouteTable
 
 SEAL_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 10.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MOST_TOLD = 2000
 
 
 class AdminEndpoints:
@@ -45,10 +49,14 @@ class AdminEndpoints:
     async def switch(self, request: web.Request) -> web.Response:
         """POST /admin/releases: 200 when the alias points there now, 409 when it has moved on."""
         try:
-            release = Release.model_validate_json(await request.read())
+            raw = await read_body(request, timeout_s=BODY_TIMEOUT_S)
+            release = Release.model_validate_json(raw)
             is_switched = self._routes.apply(release)
+        except BodyError as error:
+            return bad_request(str(error), status=error.status, code=error.code)
         except ValidationError as error:
-            return bad_request(f"not a Release: {error}", status=422, code="invalid_release")
+            message = f"not a Release: {str(error)[:_MOST_TOLD]}"
+            return bad_request(message, status=422, code="invalid_release")
         except EpochConflictError as error:
             return bad_request(str(error), status=409, code="epoch_conflict")
         except BadRequestError as error:

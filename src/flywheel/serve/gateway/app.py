@@ -24,7 +24,7 @@ from flywheel.serve.gateway.metrics import Metrics
 from flywheel.serve.gateway.providers import build_providers
 from flywheel.serve.gateway.recorder import CaptureSink, Recorder
 from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
-from flywheel.serve.gateway.replies import bad_request, json_reply
+from flywheel.serve.gateway.replies import bad_request, json_reply, readable
 from flywheel.serve.gateway.routing import Route, RouteTable
 from flywheel.serve.gateway.surface import SURFACES
 from flywheel.workload import Workload
@@ -39,6 +39,12 @@ class GatewayConfig(Record):
     """Replicas of the model server, without `/v1`."""
     max_body_bytes: int = 32 << 20
     """A larger request is refused with 413."""
+    header_timeout_s: float = 20.0
+    """A connection whose request's head has not come by then is closed."""
+    body_timeout_s: float = 60.0
+    """A request whose body has not come by then is refused with 408."""
+    keepalive_timeout_s: float = 75.0
+    """A connection that asks nothing for so long is closed; more than load balancers wait."""
     poll_interval_s: float = 5.0
     """How often the release ledger is read."""
     shutdown_timeout_s: float = 15.0
@@ -154,9 +160,14 @@ def create_app(gateway: Gateway) -> web.Application:
         subject_secret=secret,
         checks=gateway.checks,
         admission=gateway.admission,
+        body_timeout_s=gateway.config.body_timeout_s,
     )
     feedback = FeedbackEndpoint(
-        gateway.routes, recorder, subject_secret=secret, admission=gateway.admission
+        gateway.routes,
+        recorder,
+        subject_secret=secret,
+        admission=gateway.admission,
+        body_timeout_s=gateway.config.body_timeout_s,
     )
     looks = _Looks(gateway)
     for surface in SURFACES:
@@ -169,7 +180,7 @@ def create_app(gateway: Gateway) -> web.Application:
     app.router.add_get("/healthz", looks.healthz)
     app.router.add_get("/readyz", looks.readyz)
     app.router.add_get("/metrics", looks.metrics)
-    app.router.add_route("*", "/{rest:.*}", _nothing_here)
+    app.router.add_route("*", r"/{rest:[\s\S]*}", _nothing_here)  # %0A is no reason to say less
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         await gateway.start()
@@ -295,8 +306,8 @@ def _as_model(route: Route) -> JsonObject:
 async def _nothing_here(request: web.Request) -> web.Response:
     paths = ", ".join(f"/v1/{surface.path}" for surface in SURFACES)
     return bad_request(
-        f"{request.method} {request.path} is not served; served: POST {paths}, /v1/feedback, "
-        "GET /v1/models, /healthz, /readyz, /metrics",
+        f"{request.method} {readable(request.path)} is not served; served: POST {paths}, "
+        "/v1/feedback, GET /v1/models, /healthz, /readyz, /metrics",
         status=404,
         code="not_found",
     )

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from flywheel.errors import ConfigError
-from flywheel.serve.gateway.app import Gateway, create_admin_app, create_app
+from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
+from flywheel.serve.gateway.patience import PatientRunner
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway)
     admin_app = create_admin_app(gateway, token)
-    # Cancelling the handler of a client that went away is what cancels its upstream request.
-    timeout = gateway.config.shutdown_timeout_s
-    runners = [
-        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=timeout)
-        for app in (create_app(gateway), admin_app)
-    ]
+    runners = [run_app(app, gateway.config) for app in (create_app(gateway), admin_app)]
     try:
         urls = [
             await _listen(runner, address)
@@ -65,6 +61,16 @@ async def serve(
     finally:
         for runner in runners:
             await runner.cleanup()
+
+
+def run_app(app: web.Application, config: GatewayConfig) -> PatientRunner:
+    """The runner of one of the two applications."""
+    return PatientRunner(
+        app,
+        header_timeout_s=config.header_timeout_s,
+        keepalive_timeout_s=config.keepalive_timeout_s,
+        shutdown_timeout_s=config.shutdown_timeout_s,
+    )
 
 
 def _reload(gateway: Gateway) -> None:
