@@ -5,6 +5,7 @@ Command: `flywheel gateway`.
 """
 
 from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
+from flywheel.serve.gateway.openapi import describe
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.releases import ReleaseSource
 from flywheel.serve.gateway.server import Address, run_app, serve
@@ -17,6 +18,7 @@ __all__ = [
     "ReleaseSource",
     "create_admin_app",
     "create_app",
+    "describe",
     "run_app",
     "serve",
 ]

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from pydantic import JsonValue, ValidationError
 
 from flywheel.errors import BadRequestError, EpochConflictError
-from flywheel.records import JsonObject, Release
+from flywheel.records import CaptureCounters, JsonObject, Release
 from flywheel.serve.gateway.body import BodyError, read_body
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
@@ -25,6 +25,13 @@ BODY_TIMEOUT_S = 10.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _MOST_TOLD = 2000
+
+
+class SpoolState(CaptureCounters):
+    """The reply of GET /admin/spool."""
+
+    is_writable: bool
+    """Whether what is captured now will be kept."""
 
 
 class AdminEndpoints:
@@ -77,8 +84,8 @@ class AdminEndpoints:
         return json_reply(self._counters())
 
     def _counters(self) -> JsonObject:
-        counters: JsonObject = self._sink.counters.model_dump(mode="json")
-        return counters | {"is_writable": self._sink.is_writable}
+        counters = self._sink.counters.model_dump()
+        return SpoolState(**counters, is_writable=self._sink.is_writable).model_dump(mode="json")
 
 
 def _shown(route: Route) -> dict[str, JsonValue]:

@@ -21,6 +21,7 @@ from flywheel.serve.gateway.dispatch import Dispatcher
 from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
 from flywheel.serve.gateway.feedback import FeedbackEndpoint
 from flywheel.serve.gateway.metrics import Metrics
+from flywheel.serve.gateway.openapi import describe
 from flywheel.serve.gateway.providers import build_providers
 from flywheel.serve.gateway.recorder import CaptureSink, Recorder
 from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
@@ -180,6 +181,7 @@ def create_app(gateway: Gateway) -> web.Application:
     app.router.add_get("/healthz", looks.healthz)
     app.router.add_get("/readyz", looks.readyz)
     app.router.add_get("/metrics", looks.metrics)
+    app.router.add_get("/openapi.json", _openapi)
     app.router.add_route("*", r"/{rest:[\s\S]*}", _nothing_here)  # %0A is no reason to say less
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
@@ -303,11 +305,15 @@ def _as_model(route: Route) -> JsonObject:
     return {"id": route.alias, "object": "model", "created": created, "owned_by": "flywheel"}
 
 
+async def _openapi(request: web.Request) -> web.Response:
+    return json_reply(describe())
+
+
 async def _nothing_here(request: web.Request) -> web.Response:
     paths = ", ".join(f"/v1/{surface.path}" for surface in SURFACES)
     return bad_request(
         f"{request.method} {readable(request.path)} is not served; served: POST {paths}, "
-        "/v1/feedback, GET /v1/models, /healthz, /readyz, /metrics",
+        "/v1/feedback, GET /v1/models, /healthz, /readyz, /metrics, /openapi.json",
         status=404,
         code="not_found",
     )
