@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from flywheel.capture.importers import Source
+from flywheel.capture.importers.otlp_http import TracesEndpoint
 from tests.serve.gateway.harness import TOKEN, RunningGateway, eventually
 from tests.serve.gateway.raw import connect, parse, read_all, request, send
 from tests.serve.gateway.upstream import ScriptedServer, hanging
@@ -24,7 +26,8 @@ EMPTY_CHUNK = b"0\r\n\r\n"
 @pytest.fixture
 def impatient(tmp_path: Path, upstream: ScriptedServer) -> Iterator[RunningGateway]:
     timeouts: Any = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "max_body_bytes": 100_000}
-    with RunningGateway(tmp_path, [upstream.url], **timeouts) as running:
+    traces = TracesEndpoint(lambda records: True, lambda: Source(workload="triage"))
+    with RunningGateway(tmp_path, [upstream.url], traces=traces, **timeouts) as running:
         yield running
 
 
@@ -103,13 +106,15 @@ def test_dripping_bytes_into_a_head_does_not_keep_it_open(impatient: RunningGate
                 time.sleep(0.05)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/feedback"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/feedback", "/v1/traces"]
+)
 def test_a_body_that_does_not_come_is_408_and_nobody_else_waits(
     impatient: RunningGateway, upstream: ScriptedServer, path: str
 ) -> None:
-    whole = request(ASKING, path)
-    cut = whole[:-10]
-    unended = request(b"5\r\nabc", path, headers=[b"Transfer-Encoding: chunked"])
+    json_ = b"Content-Type: application/json"
+    cut = request(ASKING, path, headers=[json_])[:-10]
+    unended = request(b"5\r\nabc", path, headers=[json_, b"Transfer-Encoding: chunked"])
     for data in (cut, unended):
         with connect(impatient.url) as sock:
             sock.sendall(data)

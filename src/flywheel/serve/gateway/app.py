@@ -240,7 +240,15 @@ class _Looks:
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/traces: spans of OpenTelemetry, for whoever has a key where one is needed."""
         assert self._gateway.traces is not None, "the route is there with it"
-        return self._refused(request) or await self._gateway.traces(request)
+        if (refused := self._refused(request)) is not None:
+            return refused
+        timeout_s = self._gateway.config.body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._gateway.traces(request)
+        except TimeoutError:
+            message = f"the spans did not come, or were not stored, within {timeout_s:g} s"
+            return bad_request(message, status=408, code="body_timeout")
 
     def _refused(self, request: web.Request) -> web.Response | None:
         """The reply to somebody without a key, where one is needed."""

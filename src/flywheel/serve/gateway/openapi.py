@@ -27,6 +27,7 @@ _REASONS = {
     408: "the body did not come in time",
     409: "the alias has moved on to a later epoch",
     413: "the body is too large, packed or unpacked",
+    415: "neither JSON nor protobuf, or packed otherwise than by gzip",
     417: "an `Expect` other than 100-continue",
     422: "JSON, but not what is wanted; every mistake is named",
     429: "the key's requests or tokens a minute, or the workload's budget of the day, are used up",
@@ -74,6 +75,7 @@ def _public() -> JsonObject:
     }
     listed = _object(object={"const": "list"}, data={"type": "array", "items": _ref("Model")})
     return paths | {
+        "/v1/traces": {"post": _traces()},
         "/v1/feedback": {
             "post": _operation(
                 "Judge an answer",
@@ -192,6 +194,21 @@ def _guarded(
     return {**operation, "tags": ["admin"], "security": [{"token": []}]}
 
 
+def _traces() -> JsonObject:
+    """OTLP's: its errors are google.rpc.Status, in the encoding of the request."""
+    packed: JsonObject = {_PROTOBUF: {"schema": _BYTES}}
+    operation = _operation(
+        "Take spans of OpenTelemetry", _reply({"type": "object"}) | packed, (401, 408)
+    )
+    operation["requestBody"] = {"required": True, "content": _reply(_SPANS) | packed}
+    said = _reply({"anyOf": [_STATUS, _ref("Error")]}) | packed
+    responses = operation["responses"]
+    assert isinstance(responses, dict)
+    for status in (400, 413, 415, 503):
+        responses[str(status)] = {"description": _REASONS[status], "content": said}
+    return operation
+
+
 def _readyz() -> JsonObject:
     is_so: JsonObject = {"type": "boolean"}
     said = _reply(_object(ready=is_so, releases_loaded=is_so, spool_writable=is_so, stopping=is_so))
@@ -220,6 +237,10 @@ def _given(**types: JsonValue) -> JsonObject:
 
 
 _MAYBE: JsonObject = {"type": ["string", "null"]}
+_PROTOBUF = "application/x-protobuf"
+_BYTES: JsonObject = {"type": "string", "format": "binary"}
+_SPANS = _object(resourceSpans={"type": "array", "items": {"type": "object"}})
+_STATUS = _object(code={"type": "integer"}, message={"type": "string"})
 _ERROR = _object(
     error=_object(message={"type": "string"}, type={"type": "string"}, param=_MAYBE, code=_MAYBE)
 )
