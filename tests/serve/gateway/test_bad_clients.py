@@ -25,7 +25,7 @@ EMPTY_CHUNK = b"0\r\n\r\n"
 
 @pytest.fixture
 def impatient(tmp_path: Path, upstream: ScriptedServer) -> Iterator[RunningGateway]:
-    timeouts: Any = {"header_timeout_s": 0.3, "body_timeout_s": 0.3, "max_body_bytes": 100_000}
+    timeouts: Any = {"header_timeout_s": 0.3, "body_timeout_s": 0.3}
     traces = TracesEndpoint(lambda records: True, lambda: Source(workload="triage"))
     with RunningGateway(tmp_path, [upstream.url], traces=traces, **timeouts) as running:
         yield running
@@ -46,17 +46,18 @@ def assert_serves(gateway: RunningGateway) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
 def test_a_body_over_the_limit_is_413_even_when_it_does_not_say_how_long_it_is(
-    impatient: RunningGateway, upstream: ScriptedServer, path: str
+    tmp_path: Path, upstream: ScriptedServer, path: str
 ) -> None:
     piece = b"1000\r\n" + b"x" * 0x1000 + b"\r\n"
     chunked = request(piece * 30 + EMPTY_CHUNK, path, headers=[b"Transfer-Encoding: chunked"])
     bomb = gzip.compress(b"[" * (50 << 20))
     assert len(bomb) < 100_000
     packed = request(bomb, path, headers=[b"Content-Encoding: gzip"])
-    for data in (chunked, packed):
-        reply = send(impatient.url, data)
-        assert (reply.status, error_of(reply.body)["code"]) == (413, "body_too_large")
-        assert "100000" in error_of(reply.body)["message"]
+    with RunningGateway(tmp_path, [upstream.url], max_body_bytes=100_000) as gateway:
+        for data in (chunked, packed):
+            reply = send(gateway.url, data)
+            assert (reply.status, error_of(reply.body)["code"]) == (413, "body_too_large")
+            assert "100000" in error_of(reply.body)["message"]
     assert upstream.seen == []
 
 
