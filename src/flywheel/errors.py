@@ -183,7 +183,7 @@ class UnknownModelError(BadRequestError):
         self.model, self.known = model, tuple(known or ())
         served = "none" if known is not None else "what GET /v1/models lists"
         super().__init__(
-            f"model {model!r} is not served here; served: {', '.join(self.known) or served}",
+            f"model {model!r:.80} is not served here; served: {', '.join(self.known) or served}",
             param="model",
             code="model_not_found",
         )

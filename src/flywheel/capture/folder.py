@@ -63,6 +63,14 @@ class SpoolFolder:
                 str(self.path), ["the spool cannot be written to; choose another --home"]
             )
 
+    def takes_files(self) -> bool:
+        """Whether a segment could be begun now: not read-only, and room on the disk."""
+        try:
+            room = os.statvfs(self.path)
+        except OSError:
+            return False
+        return room.f_bavail > 0 and os.access(self.path, os.W_OK)
+
     def segments(self) -> list[Path]:
         """Sealed segments, oldest first."""
         return sorted(self.path.glob("*.seg"))

@@ -107,6 +107,7 @@ class Spool:
         self._dropped: Counter[str] = Counter()
         self._disk_error: OSError | None = None
         self._is_full = False
+        self._takes_files = True
         self._is_closing = False
         self._seals_asked = self._seals_done = 0
         self._sealed = threading.Condition(self._lock)
@@ -210,8 +211,9 @@ class Spool:
 
     @property
     def is_writable(self) -> bool:
-        """Whether what is appended now will be kept, as far as the last write and the cap tell."""
-        return self._disk_error is None and not self._is_full and not self._is_closing
+        """Whether what is appended now will be kept, as far as a look a second ago tells."""
+        is_well = self._disk_error is None and self._takes_files
+        return is_well and not self._is_full and not self._is_closing
 
     def seal(self, *, timeout_s: float = 10.0) -> bool:
         """Waits until everything appended so far is on disk in sealed segments.
@@ -375,7 +377,9 @@ class Spool:
         size = self.folder.size()
         if size < self._folder_bytes:  # drained: nobody may append before this says that one can
             self._is_full = False
+        self._is_full |= size >= self._max_bytes  # another writer's doing, or before this one came
         self._folder_bytes = size
+        self._takes_files = self.folder.takes_files()
         # A full disk must not end the thread: who waits for the state waits in vain and says so.
         with suppress(OSError):
             self._claim.write(self._state())

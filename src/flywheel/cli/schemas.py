@@ -1,4 +1,4 @@
-"""`flywheel schemas`: the JSON Schemas of every record, of flywheel.yaml and of the files we leave.
+"""`flywheel schemas`: JSON Schemas of records, flywheel.yaml and files; the gateway's OpenAPI.
 
 Input: the models of records.py, workload.py and the few files others read. Output: schemas/*.json,
 in the repository; `make check` and a test fail when they are stale.
@@ -66,10 +66,13 @@ def models() -> dict[str, type[BaseModel]]:
 
 def render() -> dict[str, str]:
     """Every schema as the text of its file."""
-    return {
-        name: json.dumps({"$schema": DIALECT, **model.model_json_schema()}, indent=2) + "\n"
-        for name, model in models().items()
+    from flywheel.serve.gateway import describe
+
+    described = {
+        name: {"$schema": DIALECT, **model.model_json_schema()} for name, model in models().items()
     }
+    described["openapi.json"] = describe()
+    return {name: json.dumps(body, indent=2) + "\n" for name, body in described.items()}
 
 
 def find_stale(rendered: dict[str, str], folder: Path) -> list[str]:

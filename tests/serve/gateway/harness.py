@@ -15,7 +15,8 @@ from openai import OpenAI
 from flywheel.capture import DrainReport, Spool, drain
 from flywheel.lake import Lake
 from flywheel.records import Assessment, Interaction, QuarantineRecord, Release
-from flywheel.serve.gateway import Gateway, GatewayConfig, create_admin_app, create_app
+from flywheel.serve.gateway import Gateway, GatewayConfig, create_admin_app, create_app, run_app
+from flywheel.serve.gateway.app import Traces
 from flywheel.workload import Workload
 
 TOKEN = "a-token"
@@ -89,12 +90,13 @@ class RunningGateway:
         ledger: Ledger | None = None,
         spool: Spool | None = None,
         load: Callable[[], Sequence[Workload]] | None = None,
+        traces: Traces | None = None,
         **config: Any,
     ) -> None:
         self.spool_dir = home / "spool"
         self.lake = Lake(str(home / "lake"))
         self.ledger = ledger or Ledger()
-        self._workloads, self._load = workloads or [workload()], load
+        self._workloads, self._load, self._traces = workloads or [workload()], load, traces
         self._config = GatewayConfig.model_validate(
             {"engine_urls": engine_urls, "poll_interval_s": 0.05, "shutdown_timeout_s": 2, **config}
         )
@@ -127,8 +129,9 @@ class RunningGateway:
             config=self._config,
             load=self._load,
         )
+        self.gateway.traces = self._traces
         self._runners = [
-            web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2)
+            run_app(app, self._config)
             for app in (create_app(self.gateway), create_admin_app(self.gateway, TOKEN))
         ]
         urls = []

@@ -8,9 +8,10 @@ from flywheel.serve.gateway.admin import check_token
 from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
 from flywheel.serve.gateway.fleet import Fleet, Seat
 from flywheel.serve.gateway.listen import Address
+from flywheel.serve.gateway.openapi import describe
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.releases import ReleaseSource
-from flywheel.serve.gateway.server import serve, serve_seat
+from flywheel.serve.gateway.server import run_app, serve, serve_seat
 
 __all__ = [
     "Address",
@@ -23,6 +24,8 @@ __all__ = [
     "check_token",
     "create_admin_app",
     "create_app",
+    "describe",
+    "run_app",
     "serve",
     "serve_seat",
 ]

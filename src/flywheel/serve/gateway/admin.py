@@ -13,14 +13,25 @@ from aiohttp.typedefs import Middleware
 from pydantic import JsonValue, ValidationError
 
 from flywheel.errors import BadRequestError, ConfigError, EpochConflictError
-from flywheel.records import JsonObject, Release
+from flywheel.records import CaptureCounters, JsonObject, Release
+from flywheel.serve.gateway.body import BodyError, read_body
 from flywheel.serve.gateway.recorder import CaptureSink
 from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
 from flywheel.serve.gateway.routing import Route, RouteTable
 
 SEAL_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 10.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MOST_TOLD = 2000
+
+
+class SpoolState(CaptureCounters):
+    """The reply of GET /admin/spool."""
+
+    is_writable: bool
+    """Whether what is captured now will be kept."""
 
 
 class AdminEndpoints:
@@ -45,10 +56,14 @@ class AdminEndpoints:
     async def switch(self, request: web.Request) -> web.Response:
         """POST /admin/releases: 200 when the alias points there now, 409 when it has moved on."""
         try:
-            release = Release.model_validate_json(await request.read())
+            raw = await read_body(request, timeout_s=BODY_TIMEOUT_S)
+            release = Release.model_validate_json(raw)
             is_switched = self._routes.apply(release)
+        except BodyError as error:
+            return bad_request(str(error), status=error.status, code=error.code)
         except ValidationError as error:
-            return bad_request(f"not a Release: {error}", status=422, code="invalid_release")
+            message = f"not a Release: {str(error)[:_MOST_TOLD]}"
+            return bad_request(message, status=422, code="invalid_release")
         except EpochConflictError as error:
             return bad_request(str(error), status=409, code="epoch_conflict")
         except BadRequestError as error:
@@ -69,8 +84,8 @@ class AdminEndpoints:
         return json_reply(self._counters())
 
     def _counters(self) -> JsonObject:
-        counters: JsonObject = self._sink.counters.model_dump(mode="json")
-        return counters | {"is_writable": self._sink.is_writable}
+        counters = self._sink.counters.model_dump()
+        return SpoolState(**counters, is_writable=self._sink.is_writable).model_dump(mode="json")
 
 
 def _shown(route: Route) -> dict[str, JsonValue]:

@@ -21,11 +21,12 @@ from flywheel.serve.gateway.dispatch import Dispatcher
 from flywheel.serve.gateway.endpoint import ModelEndpoint, Parts
 from flywheel.serve.gateway.feedback import FeedbackEndpoint
 from flywheel.serve.gateway.metrics import Metrics
+from flywheel.serve.gateway.openapi import describe
 from flywheel.serve.gateway.pages import labelled
 from flywheel.serve.gateway.providers import build_providers
 from flywheel.serve.gateway.recorder import CaptureSink, Recorder
 from flywheel.serve.gateway.releases import ReleaseSource, ReleaseWatcher
-from flywheel.serve.gateway.replies import bad_request, json_reply
+from flywheel.serve.gateway.replies import bad_request, json_reply, readable
 from flywheel.serve.gateway.routing import Route, RouteTable
 from flywheel.serve.gateway.surface import SURFACES
 from flywheel.workload import Workload
@@ -40,6 +41,12 @@ class GatewayConfig(Record):
     """Replicas of the model server, without `/v1`."""
     max_body_bytes: int = 32 << 20
     """A larger request is refused with 413."""
+    header_timeout_s: float = 20.0
+    """A connection whose request's head has not come by then is closed."""
+    body_timeout_s: float = 60.0
+    """A request whose body has not come by then is refused with 408."""
+    keepalive_timeout_s: float = 75.0
+    """A connection that asks nothing for so long is closed; more than load balancers wait."""
     poll_interval_s: float = 5.0
     """How often the release ledger is read."""
     shutdown_timeout_s: float = 15.0
@@ -157,9 +164,14 @@ def create_app(gateway: Gateway) -> web.Application:
         subject_secret=secret,
         checks=gateway.checks,
         admission=gateway.admission,
+        body_timeout_s=gateway.config.body_timeout_s,
     )
     feedback = FeedbackEndpoint(
-        gateway.routes, recorder, subject_secret=secret, admission=gateway.admission
+        gateway.routes,
+        recorder,
+        subject_secret=secret,
+        admission=gateway.admission,
+        body_timeout_s=gateway.config.body_timeout_s,
     )
     looks = _Looks(gateway)
     for surface in SURFACES:
@@ -172,7 +184,8 @@ def create_app(gateway: Gateway) -> web.Application:
     app.router.add_get("/healthz", looks.healthz)
     app.router.add_get("/readyz", looks.readyz)
     app.router.add_get("/metrics", looks.metrics)
-    app.router.add_route("*", "/{rest:.*}", _nothing_here)
+    app.router.add_get("/openapi.json", _openapi)
+    app.router.add_route("*", r"/{rest:[\s\S]*}", _nothing_here)  # %0A is no reason to say less
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         await gateway.start()
@@ -225,7 +238,15 @@ class _Looks:
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/traces: spans of OpenTelemetry, for whoever has a key where one is needed."""
         assert self._gateway.traces is not None, "the route is there with it"
-        return self._refused(request) or await self._gateway.traces(request)
+        if (refused := self._refused(request)) is not None:
+            return refused
+        timeout_s = self._gateway.config.body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._gateway.traces(request)
+        except TimeoutError:
+            message = f"the spans did not come, or were not stored, within {timeout_s:g} s"
+            return bad_request(message, status=408, code="body_timeout")
 
     def _refused(self, request: web.Request) -> web.Response | None:
         """The reply to somebody without a key, where one is needed."""
@@ -292,11 +313,15 @@ def _as_model(route: Route) -> JsonObject:
     return {"id": route.alias, "object": "model", "created": created, "owned_by": "flywheel"}
 
 
+async def _openapi(request: web.Request) -> web.Response:
+    return json_reply(describe())
+
+
 async def _nothing_here(request: web.Request) -> web.Response:
     paths = ", ".join(f"/v1/{surface.path}" for surface in SURFACES)
     return bad_request(
-        f"{request.method} {request.path} is not served; served: POST {paths}, /v1/feedback, "
-        "GET /v1/models, /healthz, /readyz, /metrics",
+        f"{request.method} {readable(request.path)} is not served; served: POST {paths}, "
+        "/v1/feedback, GET /v1/models, /healthz, /readyz, /metrics, /openapi.json",
         status=404,
         code="not_found",
     )

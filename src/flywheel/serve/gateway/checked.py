@@ -23,7 +23,7 @@ from flywheel.serve.gateway.checks import Check, RouteChecks
 from flywheel.serve.gateway.dispatch import Dispatcher, NobodyAnsweredError, Question
 from flywheel.serve.gateway.recorder import Recorder
 from flywheel.serve.gateway.replay import as_stream
-from flywheel.serve.gateway.replies import flywheel_headers, forwarded, unavailable
+from flywheel.serve.gateway.replies import flywheel_headers, forwarded, readable, unavailable
 
 GONE = Outcome("cancelled", "client_disconnected", "the client went away")
 _BROKEN = (aiohttp.ClientError, TimeoutError)
@@ -199,7 +199,7 @@ class CheckedAnswers:
         try:
             payload = answer.begun.first_chunk + await response.read()
         except _BROKEN as error:
-            outcome = Outcome("error", "upstream_disconnected", str(error) or "timeout")
+            outcome = Outcome("error", "upstream_disconnected", readable(str(error)) or "timeout")
             return Said(call, 502, {}, b"", None, outcome)
         except asyncio.CancelledError:
             call.http_status = response.status

@@ -11,6 +11,7 @@ model, and when a web page comes. What the caller did wrong (400, 422, …) come
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -18,12 +19,14 @@ from typing import NamedTuple
 
 import aiohttp
 from multidict import CIMultiDict
+from pydantic import JsonValue
 from pydantic_core import to_json
 
-from flywheel.errors import UpstreamUnavailableError
+from flywheel.errors import BadRequestError, UpstreamUnavailableError
 from flywheel.records import JsonObject, utcnow
 from flywheel.serve.gateway.metrics import Metrics
 from flywheel.serve.gateway.providers import Begun, Provider, Providers
+from flywheel.serve.gateway.replies import readable
 from flywheel.serve.gateway.retrying import RETRIED_STATUSES, pause_s, retry_after_s
 from flywheel.serve.gateway.routing import Target
 
@@ -92,6 +95,7 @@ class Dispatcher:
 
         Raises:
             NobodyAnsweredError: with every attempt; its status is the one to answer with.
+            BadRequestError: the body cannot be sent on.
         """
         attempts: list[Attempt] = []
         for index, target in enumerate(plan):
@@ -117,7 +121,7 @@ class Dispatcher:
     ) -> Begun | None:
         """All attempts at one provider; what it says in the last one of all is passed on as is."""
         provider = self.providers[target.provider]
-        body = to_json({**question.body, "model": target.model})
+        body = _encode(question, target)
         headers = provider.headers(question.headers)
         for number in range(provider.section.retries + 1):
             started = time.perf_counter()
@@ -140,7 +144,11 @@ class Dispatcher:
             duration_ms = (time.perf_counter() - started) * 1000
             attempts.append(
                 Attempt(
-                    target.provider, target.model, failure.error_type, failure.message, duration_ms
+                    target.provider,
+                    target.model,
+                    failure.error_type,
+                    readable(failure.message),
+                    duration_ms,
                 )
             )
             self._metrics.attempts[target.provider, failure.error_type] += 1
@@ -180,6 +188,26 @@ class Dispatcher:
             provider.breaker.failed()
             return None, failure
         raise AssertionError("the second attempt returns")
+
+
+def _encode(question: Question, target: Target) -> bytes:
+    """What is sent.
+
+    Raises:
+        BadRequestError: a number such as 1e999 came, which is JSON, and too large to be sent on.
+    """
+    body = to_json({**question.body, "model": target.model})
+    if b"Infinity" in body and _has_infinity(question.body):
+        raise BadRequestError("a number in the body is too large", code="invalid_json")
+    return body
+
+
+def _has_infinity(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_infinity, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_infinity, value))
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _skipped(target: Target) -> Attempt:

@@ -21,6 +21,7 @@ from pydantic_core import from_json, to_json
 from flywheel.errors import BadRequestError, KeyRefusedError, LimitReachedError
 from flywheel.records import JsonObject
 from flywheel.serve.gateway.admission import Admission, refusal
+from flywheel.serve.gateway.body import read_body
 from flywheel.serve.gateway.call import Arrival, Call, Inbound, Outcome
 from flywheel.serve.gateway.checked import GONE, CheckedAnswers
 from flywheel.serve.gateway.checks import RouteChecks
@@ -32,6 +33,8 @@ from flywheel.serve.gateway.replies import (
     error_body,
     flywheel_headers,
     forwarded,
+    is_clean,
+    readable,
     unavailable,
 )
 from flywheel.serve.gateway.routing import RouteTable
@@ -76,6 +79,8 @@ class Parts:
     """Of the routes that look at answers before they leave; by alias."""
     admission: Admission | None = None
     """The door: keys, limits, budgets. None lets everybody in."""
+    body_timeout_s: float = 60.0
+    """A request's body must have come by then."""
 
 
 class ModelEndpoint:
@@ -100,7 +105,7 @@ class ModelEndpoint:
         try:
             if admission is not None:  # before anything is read on behalf of a stranger
                 admission.authenticate(request.headers)
-            raw = await request.read()
+            raw = await read_body(request, timeout_s=self._parts.body_timeout_s)
             body, alias = _understand(raw)
             route = self._parts.routes.find(alias)
             if admission is not None:
@@ -108,10 +113,8 @@ class ModelEndpoint:
         except (KeyRefusedError, LimitReachedError) as error:
             self._metrics.refused[error.status] += 1
             return refusal(error, flywheel_headers(arrival.interaction_id, None))
-        except web.HTTPRequestEntityTooLarge as error:
-            return self._refuse(arrival, BadRequestError(str(error.text)), status=413)
         except BadRequestError as error:
-            return self._refuse(arrival, error, status=error.status)
+            return self._refuse(arrival, error)
         if not self._parts.is_loaded():
             return self._not_loaded(arrival)
         inbound = Inbound(raw, body, request.headers)
@@ -124,6 +127,11 @@ class ModelEndpoint:
             return reply
         except (asyncio.CancelledError, ConnectionResetError):
             self._recorder.finish(call, GONE)
+            raise
+        except BadRequestError as error:  # found out only when it was to be sent on
+            return self._refuse(arrival, error)
+        except Exception as error:  # a mistake of ours must not cost the record of a call
+            self._recorder.finish(call, Outcome("error", "internal_error", type(error).__name__))
             raise
 
     async def _forward(
@@ -155,7 +163,7 @@ class ModelEndpoint:
             payload = await upstream.read()
         except _BROKEN as error:
             call.http_status = None
-            return self._unavailable(call, 502, "upstream_disconnected", str(error) or "timeout")
+            return self._unavailable(call, 502, "upstream_disconnected", _told(error))
         call.received(payload)
         call.is_whole = True
         self._recorder.finish(call, Outcome("ok" if upstream.status < 400 else "error"))
@@ -177,7 +185,7 @@ class ModelEndpoint:
             try:
                 chunk = await upstream.content.readany()
             except _BROKEN as error:
-                await self._break_off(reply, call, str(error) or "timeout")
+                await self._break_off(reply, call, _told(error))
                 break
         else:
             call.is_whole = True
@@ -201,12 +209,12 @@ class ModelEndpoint:
         headers = _own_headers(call)
         return unavailable(message, status=status, code=code, headers=headers)
 
-    def _refuse(self, arrival: Arrival, error: BadRequestError, *, status: int) -> web.Response:
+    def _refuse(self, arrival: Arrival, error: BadRequestError) -> web.Response:
         """A request no workload can be found for; counted, not captured."""
-        self._metrics.refused[status] += 1
+        self._metrics.refused[error.status] += 1
         headers = flywheel_headers(arrival.interaction_id, None)
         return bad_request(
-            str(error), status=status, param=error.param, code=error.code, headers=headers
+            str(error), status=error.status, param=error.param, code=error.code, headers=headers
         )
 
     def _not_loaded(self, arrival: Arrival) -> web.Response:
@@ -233,6 +241,10 @@ def _understand(raw: bytes) -> tuple[JsonObject, str]:
     return body, model
 
 
+def _told(error: Exception) -> str:
+    return readable(str(error)) or "timeout"
+
+
 def _own_headers(call: Call) -> CIMultiDict[str]:
     headers = flywheel_headers(call.arrival.interaction_id, call.target)
     if call.grant is not None:
@@ -241,11 +253,13 @@ def _own_headers(call: Call) -> CIMultiDict[str]:
 
 
 def onward_headers(client: Mapping[str, str], call: Call) -> CIMultiDict[str]:
-    """The client's headers less what concerns only this connection, and less ours."""
+    """The client's headers less ours, and less what is no text or concerns this connection only."""
     headers = CIMultiDict(
         (name, value)
         for name, value in client.items()
-        if (lower := name.lower()) not in _KEPT_HERE and not lower.startswith("x-flywheel-")
+        if (lower := name.lower()) not in _KEPT_HERE
+        and not lower.startswith("x-flywheel-")
+        and is_clean(value)
     )
     if call.grant is not None and call.grant.key is not None:
         headers.popall("Authorization", None)  # it is the gateway's own key

@@ -12,10 +12,14 @@ from pydantic_core import ErrorDetails
 from flywheel.errors import BadRequestError, KeyRefusedError
 from flywheel.records import Feedback, new_id, utcnow
 from flywheel.serve.gateway.admission import Admission, refusal
+from flywheel.serve.gateway.body import BodyError, read_body
 from flywheel.serve.gateway.identity import pseudonym
 from flywheel.serve.gateway.recorder import Recorder
-from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
+from flywheel.serve.gateway.replies import bad_request, json_reply, readable, unavailable
 from flywheel.serve.gateway.routing import RouteTable
+
+_MOST_TOLD = 10
+"""Mistakes of one body; a reply is not longer than what it answers."""
 
 
 class FeedbackEndpoint:
@@ -27,6 +31,7 @@ class FeedbackEndpoint:
         subject_secret: with one, an end user's `source_id` is kept as its HMAC; two judgements of
             one person still meet.
         admission: whose keys are asked for; None asks for none.
+        body_timeout_s: a body must have come by then.
     """
 
     def __init__(
@@ -36,9 +41,10 @@ class FeedbackEndpoint:
         *,
         subject_secret: bytes,
         admission: Admission | None = None,
+        body_timeout_s: float = 60.0,
     ) -> None:
         self._routes, self._sink, self._metrics = routes, recorder.sink, recorder.metrics
-        self._admission = admission
+        self._admission, self._body_timeout_s = admission, body_timeout_s
         self._subject_secret = subject_secret
 
     async def __call__(self, request: web.Request) -> web.Response:
@@ -51,11 +57,12 @@ class FeedbackEndpoint:
         try:
             if self._admission is not None:
                 self._admission.authenticate(request.headers)
-            feedback = Feedback.model_validate_json(await request.read())
+            raw = await read_body(request, timeout_s=self._body_timeout_s)
+            feedback = Feedback.model_validate_json(raw)
             if feedback.workload is not None:
                 self._routes.of(feedback.workload)
-        except web.HTTPRequestEntityTooLarge as error:
-            return bad_request(str(error.text), status=413)
+        except BodyError as error:
+            return bad_request(str(error), status=error.status, code=error.code)
         except ValidationError as error:
             return _invalid(error)
         except KeyRefusedError as error:
@@ -93,12 +100,15 @@ def _invalid(error: ValidationError) -> web.Response:
     problems = error.errors(include_url=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return bad_request(f"the body is not JSON: {problems[0]['msg']}", code="invalid_json")
-    message = "; ".join(_sentence(problem) for problem in problems)
+    told = [_sentence(problem) for problem in problems[:_MOST_TOLD]]
+    if len(problems) > _MOST_TOLD:
+        told.append(f"and {len(problems) - _MOST_TOLD} more")
+    message = "; ".join(told)
     return bad_request(message, status=422, code="invalid_feedback")
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = readable(".".join(str(part) for part in problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = f"unknown field; valid: {', '.join(Feedback.model_fields)}"

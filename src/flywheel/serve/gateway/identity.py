@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from flywheel.records import JsonObject
+from flywheel.serve.gateway.replies import is_clean
 
 CONVERSATION_HEADER = "x-flywheel-conversation-id"
 USER_HEADER = "x-flywheel-user"
@@ -48,8 +49,10 @@ def read_trace(traceparent: str | None) -> Trace | None:
 
 
 def read_conversation(headers: Mapping[str, str], body: JsonObject) -> str | None:
-    """The conversation a caller names: in the header, else in the body's metadata."""
+    """The conversation a caller names: in the header if that is text, else in the metadata."""
     named = headers.get(CONVERSATION_HEADER)
+    if named and not is_clean(named):
+        named = None
     metadata = body.get("metadata")
     if not named and isinstance(metadata, dict):
         in_body = metadata.get("conversation_id")
@@ -71,7 +74,7 @@ def read_subject(headers: Mapping[str, str], body: JsonObject, secret: bytes) ->
 
 def pseudonym(identifier: str, secret: bytes) -> str:
     """HMAC-SHA256 of an identifier, in hex."""
-    return hmac.new(secret, identifier.encode(), sha256).hexdigest()
+    return hmac.new(secret, identifier.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 
 def without_identity(raw: bytes, body: JsonObject) -> JsonObject | bytes:

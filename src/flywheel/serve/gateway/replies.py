@@ -35,6 +35,25 @@ _NOT_FORWARDED = frozenset(
     )
 )
 
+_MOST_QUOTED = 300
+
+
+def is_clean(value: str) -> bool:
+    """Whether a header's value may travel on: text without control characters.
+
+    Bytes that are not UTF-8 arrive as lone surrogates, which can be neither sent nor stored.
+    """
+    if value.isascii() and value.isprintable():
+        return True
+    return all(
+        c == "\t" or c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff" for c in value
+    )
+
+
+def readable(text: str) -> str:
+    """What a stranger's server said, fit to be stored and passed on: short, and valid UTF-8."""
+    return text[:_MOST_QUOTED].encode("utf-8", "replace").decode()
+
 
 def flywheel_headers(interaction_id: str, target: Target | None) -> CIMultiDict[str]:
     """What every reply of a model call carries.
@@ -55,9 +74,11 @@ def flywheel_headers(interaction_id: str, target: Target | None) -> CIMultiDict[
 
 
 def forwarded(upstream: Mapping[str, str], own: CIMultiDict[str]) -> CIMultiDict[str]:
-    """The upstream's headers, with ours over them."""
+    """The upstream's headers as far as they are text, with ours over them."""
     headers = CIMultiDict(
-        (name, value) for name, value in upstream.items() if name.lower() not in _NOT_FORWARDED
+        (name, value)
+        for name, value in upstream.items()
+        if name.lower() not in _NOT_FORWARDED and is_clean(value)
     )
     headers.update(own)
     return headers

@@ -136,7 +136,8 @@ class RouteTable:
         alias = self._alias_of.get(workload)
         if alias is None:
             raise BadRequestError(
-                f"workload {workload!r} is not served here; served: {', '.join(self.workloads)}",
+                f"workload {workload!r:.80} is not served here; "
+                f"served: {', '.join(self.workloads)}",
                 param="workload",
                 code="workload_not_found",
             )

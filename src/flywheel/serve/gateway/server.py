@@ -15,10 +15,11 @@ from typing import NamedTuple
 from aiohttp import web
 
 from flywheel.errors import ConfigError
-from flywheel.serve.gateway.app import Gateway, create_admin_app, create_app
+from flywheel.serve.gateway.app import Gateway, GatewayConfig, create_admin_app, create_app
 from flywheel.serve.gateway.fleet import Seat
 from flywheel.serve.gateway.front import create_front_app
 from flywheel.serve.gateway.listen import Address, cannot_listen, listen
+from flywheel.serve.gateway.patience import PatientRunner
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +83,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, gateway)
-    # Cancelling the handler of a client that went away is what cancels its upstream request.
-    timeout = gateway.config.shutdown_timeout_s
-    runners = [
-        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=timeout)
-        for app, _ in sites
-    ]
+    runners = [run_app(app, gateway.config) for app, _ in sites]
     ready = asyncio.create_task(gateway.watcher.loaded.wait())
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -109,6 +105,16 @@ async def _serve(
             task.cancel()
         for runner in runners:
             await runner.cleanup()
+
+
+def run_app(app: web.Application, config: GatewayConfig) -> PatientRunner:
+    """The runner of one of the two applications."""
+    return PatientRunner(
+        app,
+        header_timeout_s=config.header_timeout_s,
+        keepalive_timeout_s=config.keepalive_timeout_s,
+        shutdown_timeout_s=config.shutdown_timeout_s,
+    )
 
 
 def _set_aside() -> None:
