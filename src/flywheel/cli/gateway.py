@@ -67,8 +67,6 @@ def gateway(
     """
     import logging
 
-    from flywheel.capture.redact import remember_policy
-
     try:
         from flywheel.serve.gateway import Address, Fleet, GatewayConfig, check_token
     except ImportError as error:
@@ -78,9 +76,7 @@ def gateway(
     settings = Settings.load(home=home)
     token = _admin_token(settings, is_made=generate_admin_token)
     check_token(token)
-    files = _Files(workload or [DEFAULT_WORKLOAD])
-    for one in files.workloads:
-        remember_policy(one, settings)
+    files = _Files(workload or [DEFAULT_WORKLOAD], settings)
     config = GatewayConfig(
         engine_urls=tuple(engine_url or settings.engine_urls),
         max_body_bytes=int(max_body_mb * 1e6),
@@ -111,12 +107,18 @@ def gateway(
 class _Files:
     """The workload files, and what was in them when they were last read and right."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path], settings: Settings) -> None:
+        self._paths, self._settings = paths, settings
         self.workloads = self.read()
 
     def read(self) -> list[Workload]:
-        return [Workload.load(path) for path in self._paths]
+        """What is in them now; drains that are told of no workload learn their policies too."""
+        from flywheel.capture.redact import remember_policy
+
+        workloads = [Workload.load(path) for path in self._paths]
+        for one in workloads:
+            remember_policy(one, self._settings)
+        return workloads
 
     def reload(self) -> None:
         self.workloads = self.read()
