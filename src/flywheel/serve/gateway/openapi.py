@@ -44,6 +44,7 @@ def describe() -> JsonObject:
     models = [(Feedback, "validation"), (Release, "validation"), (SpoolState, "serialization")]
     _, ours = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     ours["$defs"]["Feedback"] |= _FEEDBACK_RULES
+    ours["$defs"]["SpoolState"]["additionalProperties"] = True  # several workers add who is behind
     schemas = {**ours["$defs"], "Error": _ERROR, "ModelRequest": _MODEL_REQUEST, "Model": _MODEL}
     return {
         "openapi": "3.1.0",
@@ -51,7 +52,8 @@ def describe() -> JsonObject:
             "title": "Flywheel gateway",
             "version": "1",
             "description": "OpenAI's API, and what Flywheel adds to it. Operations tagged `admin` "
-            "are served on the admin port only.",
+            "are served on the admin port only; with several workers /metrics is there too, behind "
+            "the token.",
         },
         "security": [{}, {"key": []}],
         "paths": {**_public(), **_admin()},
@@ -190,7 +192,8 @@ def _guarded(
     *,
     body: JsonObject | None = None,
 ) -> JsonObject:
-    operation = _operation(summary, content, (401, *statuses), body=body)
+    # 503 where none of several workers says anything.
+    operation = _operation(summary, content, (401, 503, *statuses), body=body)
     return {**operation, "tags": ["admin"], "security": [{"token": []}]}
 
 
