@@ -52,8 +52,7 @@ def describe() -> JsonObject:
             "title": "Flywheel gateway",
             "version": "1",
             "description": "OpenAI's API, and what Flywheel adds to it. Operations tagged `admin` "
-            "are served on the admin port only; with several workers /metrics is there too, behind "
-            "the token.",
+            "are served on the admin port only; /metrics is there too, behind the token.",
         },
         "security": [{}, {"key": []}],
         "paths": {**_public(), **_admin()},
@@ -75,6 +74,7 @@ def _public() -> JsonObject:
         "required": True,
         "schema": {"type": "string", "minLength": 1},
     }
+    text: JsonObject = {"type": "string"}
     listed = _object(object={"const": "list"}, data={"type": "array", "items": _ref("Model")})
     return paths | {
         "/v1/traces": {"post": _traces()},
@@ -95,7 +95,11 @@ def _public() -> JsonObject:
         "/healthz": {"get": _open("The process answers", _reply(_object(status={"const": "ok"})))},
         "/readyz": {"get": _readyz()},
         "/metrics": {
-            "get": _open("Numbers for Prometheus", {"text/plain": {"schema": {"type": "string"}}})
+            "get": {
+                # 401 on the admin port only.
+                **_operation("Numbers for Prometheus", {"text/plain": {"schema": text}}, (401,)),
+                "security": [{}, {"token": []}],
+            }
         },
         "/openapi.json": {"get": _open("This document", _reply({"type": "object"}))},
     }
