@@ -27,6 +27,7 @@ from flywheel.records import Interaction
 from flywheel.serve.gateway.listen import Address, listen, reserve
 from tests.serve.gateway.harness import eventually, release, workload
 from tests.serve.gateway.process import GatewayProcess
+from tests.serve.gateway.raw import request, send
 from tests.serve.gateway.upstream import ScriptedServer, answering
 
 BODY = {"model": "triage", "messages": [{"role": "user", "content": "My knee hurts."}]}
@@ -160,6 +161,26 @@ def test_a_flip_reaches_both_within_a_second_and_fails_nobody(gateway: GatewayPr
     old = release(1, "triage-other").model_dump_json().encode()
     with pytest.raises(urllib.error.HTTPError, match="409"):
         gateway.admin("/admin/releases", old)
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "status"),
+    [
+        (b"garbage", b"Content-Encoding: gzip", 400),
+        (b"x" * (2 << 20), b"X-Other: 1", 413),
+        (b"[" * 100_000, b"X-Other: 1", 422),
+    ],
+    ids=["packed", "large", "deep"],
+)
+def test_a_bad_body_at_the_admin_port_is_refused_by_reason(
+    gateway: GatewayProcess, body: bytes, header: bytes, status: int
+) -> None:
+    """Regression: the first two were 500 and aiohttp's own page."""
+    token = (gateway.home / "admin-token").read_text().strip()
+    headers = [b"Authorization: Bearer " + token.encode(), header]
+    reply = send(gateway.admin_url, request(body, "/admin/releases", headers=headers))
+    assert reply.status == status
+    assert json.loads(reply.body)["error"]["type"] == "invalid_request_error"
 
 
 def test_one_that_hangs_is_named_within_a_second(gateway: GatewayProcess) -> None:

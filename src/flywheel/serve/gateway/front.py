@@ -16,10 +16,11 @@ from aiohttp import web
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from flywheel.records import CaptureCounters, JsonObject, Record, Release
-from flywheel.serve.gateway.admin import SEAL_TIMEOUT_S, require_token
+from flywheel.records import JsonObject, Record, Release
+from flywheel.serve.gateway.admin import BODY_TIMEOUT_S, SEAL_TIMEOUT_S, SpoolState, require_token
+from flywheel.serve.gateway.body import BodyError, read_body
 from flywheel.serve.gateway.pages import combined
-from flywheel.serve.gateway.replies import json_reply, unavailable
+from flywheel.serve.gateway.replies import bad_request, json_reply, unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ class _Said(NamedTuple):
 class _Releases(Record):
     data: list[Release]
     routes: list[JsonObject]
-
-
-class _Spool(CaptureCounters):
-    is_writable: bool
 
 
 def create_front_app(
@@ -82,7 +79,10 @@ class _Front:
 
     async def switch(self, request: web.Request) -> web.Response:
         """POST /admin/releases: 200 when it was said who follows, the refusal of who refuses."""
-        body = await request.read()
+        try:
+            body = await read_body(request, timeout_s=BODY_TIMEOUT_S)
+        except BodyError as error:
+            return bad_request(str(error), status=error.status, code=error.code)
         said = await self._ask_all("POST", "/admin/releases", body=body)
         refused = next((one for one in said if one is not None and one.status >= 400), None)
         if refused is not None:
@@ -189,7 +189,7 @@ class _Front:
             return None
 
     def _counted(self, said: Sequence[_Said | None]) -> web.Response:
-        states = [_Spool.model_validate_json(one.payload) for one in said if one is not None]
+        states = [SpoolState.model_validate_json(one.payload) for one in said if one is not None]
         total: JsonObject = {
             name: sum(getattr(state, name) for state in states)
             for name in ("accepted", "spooled", "pending", "bytes_spooled", "late")

@@ -44,6 +44,7 @@ def describe() -> JsonObject:
     models = [(Feedback, "validation"), (Release, "validation"), (SpoolState, "serialization")]
     _, ours = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     ours["$defs"]["Feedback"] |= _FEEDBACK_RULES
+    ours["$defs"]["SpoolState"]["additionalProperties"] = True  # several workers add who is behind
     schemas = {**ours["$defs"], "Error": _ERROR, "ModelRequest": _MODEL_REQUEST, "Model": _MODEL}
     return {
         "openapi": "3.1.0",
@@ -51,7 +52,7 @@ def describe() -> JsonObject:
             "title": "Flywheel gateway",
             "version": "1",
             "description": "OpenAI's API, and what Flywheel adds to it. Operations tagged `admin` "
-            "are served on the admin port only.",
+            "are served on the admin port only; /metrics is there too, behind the token.",
         },
         "security": [{}, {"key": []}],
         "paths": {**_public(), **_admin()},
@@ -73,6 +74,7 @@ def _public() -> JsonObject:
         "required": True,
         "schema": {"type": "string", "minLength": 1},
     }
+    text: JsonObject = {"type": "string"}
     listed = _object(object={"const": "list"}, data={"type": "array", "items": _ref("Model")})
     return paths | {
         "/v1/traces": {"post": _traces()},
@@ -93,7 +95,11 @@ def _public() -> JsonObject:
         "/healthz": {"get": _open("The process answers", _reply(_object(status={"const": "ok"})))},
         "/readyz": {"get": _readyz()},
         "/metrics": {
-            "get": _open("Numbers for Prometheus", {"text/plain": {"schema": {"type": "string"}}})
+            "get": {
+                # 401 on the admin port only.
+                **_operation("Numbers for Prometheus", {"text/plain": {"schema": text}}, (401,)),
+                "security": [{}, {"token": []}],
+            }
         },
         "/openapi.json": {"get": _open("This document", _reply({"type": "object"}))},
     }
@@ -190,7 +196,8 @@ def _guarded(
     *,
     body: JsonObject | None = None,
 ) -> JsonObject:
-    operation = _operation(summary, content, (401, *statuses), body=body)
+    # 503 where none of several workers says anything.
+    operation = _operation(summary, content, (401, 503, *statuses), body=body)
     return {**operation, "tags": ["admin"], "security": [{"token": []}]}
 
 
