@@ -11,6 +11,8 @@ TORCH_ARGS ?=
 TORCH := torch==2.13.0
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 DEMO_HOME ?= demo
+# Processes the tests run in; a file's tests stay together.
+TEST_WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := 1
@@ -44,8 +46,8 @@ $(READY): pyproject.toml constraints.txt Makefile
 demo: setup ## the whole loop on a real language model: three nights in about ten minutes
 	@$(BIN)/flywheel demo --home $(DEMO_HOME)
 
-test: setup ## the test suite (under 8 minutes on 2 cores)
-	@$(BIN)/python -m pytest
+test: setup ## the test suite (under 8 minutes on 2 cores; TEST_WORKERS=4 on more)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-all: setup ## the test suite with the slow tests
 	@$(BIN)/python -m pytest -m 'not gpu'

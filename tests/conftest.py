@@ -29,6 +29,10 @@ os.environ.update(
     }
 )
 
+# rich keeps the width it finds when it is imported: not one that some test has set for itself.
+os.environ.pop("COLUMNS", None)
+import flywheel.cli.common  # noqa: E402, F401
+
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -104,3 +104,8 @@ def test_any_text_is_refused_or_has_a_finite_value_or_an_arithmetic_error(text: 
         assert math.isfinite(formula.evaluate(VALUES))
     except ArithmeticError:
         return
+
+
+def test_a_sub_grader_named_like_a_word_of_formulas_is_told_so() -> None:
+    with pytest.raises(ValueError, match="a sub-grader cannot be named or"):
+        parse_expression("a + or", ["a", "or"])

@@ -1,3 +1,5 @@
+from keyword import iskeyword
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ OPENAI: JsonObject = {
     "calculate_output": "0.5 * similar + 0.5 * exact",
 }
 
-NAMES = st.from_regex(r"[a-z]{1,5}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z]{1,5}", fullmatch=True).filter(lambda name: not iskeyword(name))
 CHECKS = st.fixed_dictionaries(
     {
         "type": st.just("string_check"),

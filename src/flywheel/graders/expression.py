@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 
 MAX_LENGTH = 500
 """Characters. Bounds the depth of the tree, and with it the recursion."""
@@ -90,7 +91,9 @@ def parse_expression(text: str, names: Collection[str]) -> Expression:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ValueError(f"is not a formula: {error}") from error
+        words = ", ".join(sorted(filter(iskeyword, names)))
+        hint = f"; a sub-grader cannot be named {words}, which formulas mean otherwise"
+        raise ValueError(f"is not a formula: {error}{hint if words else ''}") from error
     problems = list(dict.fromkeys(_problems(tree, names)))
     if problems:
         raise ValueError("; ".join(problems))
