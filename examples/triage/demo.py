@@ -350,6 +350,7 @@ def main() -> int:
         finally:
             demo.stack.stop()
         run_cli(demo.stack.environment, "capture", "drain", "--home", str(arguments.home))
+        run_cli(demo.stack.environment, "lake", "catalog", "--home", str(arguments.home))
         result = collect(demo, switches, time.monotonic() - started)
     except FlywheelError as error:
         console.print(

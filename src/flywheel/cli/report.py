@@ -98,20 +98,20 @@ def report(
             "`flywheel capture drain` brings what waits in the spool"
         )
         return
-    columns = {
-        "alias": "model name",
+    facts = {
         "requests": "requests",
-        "stayed_small": "stayed small",
+        "stayed_small": "stayed with the small model",
         "repaired": "repaired",
-        "plan_b": "plan B",
+        "plan_b": "answered by plan B",
         "failed": "failed",
-        "cost_usd": "cost USD",
-        "cost_unknown": "of unknown cost",
+        "cost_usd": "cost, USD",
+        "cost_unknown": "requests of unknown cost",
         "large_model": "large model",
-        "would_have_cost_usd": "would have cost USD",
+        "would_have_cost_usd": "it alone would have cost, USD",
     }
-    table = [[_cell(row[name]) for name in columns] for row in rows]
-    print_table(f"{declared.name}, last {days:g} days", list(columns.values()), table)
+    table = [[told, *(_cell(row[name]) for row in rows)] for name, told in facts.items()]
+    names = [str(row["alias"]) for row in rows]
+    print_table(f"{declared.name}, last {days:g} days", ["model name", *names], table)
 
 
 def _told(one: RouteReport, workload: Workload, prices: PriceTable) -> dict[str, object]:
