@@ -5,6 +5,7 @@ reason is stored with the original bytes in quarantine. Pure functions; `drain` 
 """
 
 from datetime import datetime
+from operator import attrgetter
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
@@ -86,10 +87,11 @@ _COPIED = (
     "tags",
     "source",
 )
+_copy = attrgetter(*_COPIED)
 
 
 def _build(exchange: Exchange, parsed: dict[str, object]) -> Interaction:
-    copied = {name: getattr(exchange, name) for name in _COPIED}
+    copied = dict(zip(_COPIED, _copy(exchange), strict=True))
     try:
         return Interaction.model_validate(
             {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -59,7 +60,7 @@ def _to_batch(
     arrays = []
     for column in spec.columns:
         name = column.name
-        values = [getattr(record, name) for record in records]
+        values = list(map(attrgetter(name), records))
         if column.type == "json":
             values = [
                 _to_json(spec, record, value) for record, value in zip(records, values, strict=True)
