@@ -41,7 +41,7 @@ def assemble(text: str) -> JsonObject:
     for data in events(text):
         if data.strip() == DONE:
             break
-        for name, value in _chunk(data).items():
+        for name, value in read_event(data).items():
             if name == "choices":
                 _merge_choices(choices, value)
             elif value is not None:
@@ -50,14 +50,19 @@ def assemble(text: str) -> JsonObject:
     return whole
 
 
-def _chunk(data: str) -> JsonObject:
+def read_event(data: str) -> JsonObject:
+    """The JSON object an event carries.
+
+    Raises:
+        ChunkError: it is not one.
+    """
     try:
-        chunk = from_json(data, allow_inf_nan=False)
+        event = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ChunkError(f"an event is not JSON: {error}: {data[:80]!r}") from error
-    if not isinstance(chunk, dict):
+    if not isinstance(event, dict):
         raise ChunkError(f"an event is not an object: {data[:80]!r}")
-    return chunk
+    return event
 
 
 def _merge_choices(choices: dict[int, JsonObject], parts: object) -> None:

@@ -9,9 +9,8 @@ Source: https://platform.openai.com/docs/api-reference (2026).
 from collections.abc import Iterator
 
 from pydantic import JsonValue
-from pydantic_core import from_json
 
-from flywheel.capture.sse import ChunkError, events
+from flywheel.capture.sse import events, read_event
 from flywheel.records import JsonObject
 
 _PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
@@ -57,7 +56,7 @@ def assemble_response(text: str) -> JsonObject:
     whole: JsonObject = {}
     written: list[str] = []
     for data in events(text):
-        event = _event(data)
+        event = read_event(data)
         kind, response = event.get("type"), event.get("response")
         if isinstance(response, dict):
             whole = response
@@ -70,16 +69,6 @@ def assemble_response(text: str) -> JsonObject:
         message: JsonObject = {"type": "message", "role": "assistant", "content": [part]}
         whole = {**whole, "output": [message]}
     return whole
-
-
-def _event(data: str) -> JsonObject:
-    try:
-        event = from_json(data, allow_inf_nan=False)
-    except ValueError as error:
-        raise ChunkError(f"an event is not JSON: {error}: {data[:80]!r}") from error
-    if not isinstance(event, dict):
-        raise ChunkError(f"an event is not an object: {data[:80]!r}")
-    return event
 
 
 def _prompts(prompt: JsonValue) -> list[JsonValue]:
