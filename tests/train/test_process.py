@@ -139,6 +139,7 @@ def test_a_worker_ends_soon_after_whoever_started_it(spec: TrainSpec) -> None:
         shell.kill()
         shell.wait()
     wait_until(lambda: workers_of(spec) == [])
+    assert workers_of(spec) == []
 
 
 def wait_until(is_so: Callable[[], bool], *, seconds: float = 60) -> None:

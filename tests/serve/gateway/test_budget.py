@@ -66,8 +66,10 @@ def test_a_spent_budget_refuses_and_says_when_it_resets(start: Opener) -> None:
 def test_a_workload_without_a_budget_is_never_refused(start: Opener) -> None:
     budgets = start(triage=1.0)
     budgets.spend("billing", 1e9)
-    budgets.check("billing")
+    budgets.check("billing")  # raises where a budget is spent
     budgets.check("triage")
+    assert not budgets.has_budget("billing")
+    assert budgets.has_budget("triage")
 
 
 def test_midnight_resets_and_the_day_before_stays_what_it_was(

@@ -185,7 +185,8 @@ def kill_often(folder: Path, upstream: ScriptedServer, *, kills: int, seed: int)
 def test_of_20_kills_none_costs_an_answered_call_but_in_the_window(
     tmp_path: Path, upstream: ScriptedServer
 ) -> None:
-    sys.stdout.write(f"\n{kill_often(tmp_path, upstream, kills=20, seed=20)}\n")
+    told = kill_often(tmp_path, upstream, kills=20, seed=20)  # asserts, after every drain
+    assert told.startswith("20 kills; ")
 
 
 @pytest.mark.slow
@@ -194,4 +195,6 @@ def test_of_200_kills_none_costs_an_answered_call_but_in_the_window(
     tmp_path: Path, upstream: ScriptedServer
 ) -> None:
     """`pytest -m slow -s` prints what docs/capture.md quotes."""
-    sys.stdout.write(f"\n{kill_often(tmp_path, upstream, kills=200, seed=200)}\n")
+    told = kill_often(tmp_path, upstream, kills=200, seed=200)
+    assert told.startswith("200 kills; ")
+    sys.stdout.write(f"\n{told}\n")

@@ -97,7 +97,8 @@ def test_headers_are_openais() -> None:
 def test_a_changed_limit_begins_anew() -> None:
     limits, limited = RateLimits(clock=Clock()), key(requests=1)
     limits.take(limited)
-    limits.take(limited.model_copy(update={"requests_per_minute": 5}))
+    headers = limits.take(limited.model_copy(update={"requests_per_minute": 5}))
+    assert headers["x-ratelimit-remaining-requests"] == "4"
 
 
 def test_memory_is_bounded_and_the_idlest_key_is_forgotten() -> None:
@@ -163,5 +164,6 @@ def test_who_waits_as_long_as_told_is_let_in(requests: int, tokens: int, used: i
         try:
             limits.take(limited)
         except RateLimitedError as error:
+            assert error.retry_after_s > 0
             clock.now += error.retry_after_s
-            limits.take(limited)
+            limits.take(limited)  # raises if it was told too short a wait

@@ -281,6 +281,7 @@ def test_sigterm_lets_both_finish_what_they_have(
 
 def test_workers_end_when_their_parent_is_killed(gateway: GatewayProcess) -> None:
     pids = workers_of(gateway).values()
+    assert len(pids) == 2
     gateway.process.kill()
     gateway.process.wait(20)
 

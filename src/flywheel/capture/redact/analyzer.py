@@ -142,7 +142,7 @@ def _engine(ner_model: str | None) -> "AnalyzerEngine":
     try:
         engine = _build(ner_model)
         engine.analyze(text=_PROBE, language="en")
-    except Exception as error:
+    except Exception as error:  # spaCy and a model raise anything; told, and nothing is drained
         told = f"Presidio cannot be used (spaCy model: {ner_model or 'none'}): {error}"
         raise ConfigError("redaction", [told]) from error
     return engine

@@ -228,7 +228,7 @@ class DailyBudgets:
         while not self._stop.wait(WRITE_S):
             try:
                 self.refresh()
-            except Exception:
+            except Exception:  # logged: without this thread nothing spent would ever be written
                 logger.exception("the budgets of %s could not be refreshed", self._folder)
 
     def _write(self, file: SpendFile) -> None:
