@@ -324,6 +324,33 @@ class GateError(TerminalError):
     """A gate that cannot be run as declared."""
 
 
+class JudgeError(TerminalError):
+    """A judge that may not do what it was asked to."""
+
+
+class JudgeNotQualifiedError(JudgeError):
+    """A judge that has not qualified, whose qualification has expired, or that has changed."""
+
+    def __init__(self, judge: str, reason: str) -> None:
+        self.judge, self.reason = judge, reason
+        super().__init__(
+            f"judge {judge!r} may not label: {reason}. "
+            f"`flywheel judge qualify {judge} --gold gold.jsonl` qualifies it."
+        )
+
+
+class JudgeBudgetError(JudgeError):
+    """A judge run reached its budget; what was judged is kept."""
+
+    def __init__(self, judge: str, spent: str, budget: str, left: int) -> None:
+        self.judge, self.left = judge, left
+        super().__init__(
+            f"judge {judge!r} stopped at its budget: {spent} spent of {budget}, {left} items not "
+            "judged. What was judged is kept; raise judges.*.run.budget_usd or budget_tokens and "
+            "run it again to go on."
+        )
+
+
 class TrackingError(TerminalError):
     """MLflow refused what it was asked."""
 

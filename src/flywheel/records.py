@@ -220,6 +220,50 @@ def _has_content(message: Message) -> bool:
     return bool(message.text.strip() or message.tool_calls)
 
 
+class QualificationMeasure(Record):
+    """One thing a judge was measured by on gold labels."""
+
+    name: Literal["kappa", "swap_consistency", "length_bias", "self_preference"]
+    value: Finite | None
+    """NULL where the gold labels cannot tell it; then it has not passed."""
+    low: Finite | None
+    high: Finite | None
+    level: Share = 0.95
+    bar: Finite
+    passed: bool
+    n: int
+    """Items it rests on."""
+
+
+class Qualification(Record):
+    """What one judge reached on gold labels, and until when its word counts."""
+
+    qualification_id: str
+    """Of judge, gold labels and time of measurement."""
+    workload: str
+    created_at: UtcDatetime
+    expires_at: UtcDatetime
+    judge: str
+    """Name in `judges` of flywheel.yaml."""
+    judge_hash: str
+    """Of models, prompt, rubric and sampling: a change of any makes another judge."""
+    judge_model: str
+    """The models of the panel, joined by ` + `."""
+    rubric: str
+    """Its name and version, `helpful@2`."""
+    gold_hash: str
+    """sha256 of the gold labels used."""
+    items: int
+    errors: int
+    """Gold items on which the judge failed; counted as wrong by no measure, told beside them."""
+    measures: tuple[QualificationMeasure, ...]
+    qualified: bool
+    reasons: tuple[str, ...]
+    """Sentences; why not, where it did not."""
+    run_id: str | None = None
+    """MLflow run with the report."""
+
+
 class QuarantineRecord(Record):
     """A record that could not be accepted, with the reason and the original bytes."""
 

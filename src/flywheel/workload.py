@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from flywheel.errors import ConfigError
+from flywheel.judges import JudgeSection
 from flywheel.records import DatasetKind, Durability, JsonObject
 from flywheel.routes import GatewaySection
 from flywheel.section import Fraction, Positive, Section
@@ -228,6 +229,8 @@ class Workload(Section):
     training: TrainingSection = TrainingSection()
     graders: dict[str, JsonObject]
     """OpenAI grader JSON by name; extensions have a type that starts with `x-`."""
+    judges: dict[str, JudgeSection] = Field(default_factory=dict)
+    """Language models that judge, by the name of the question they answer: docs/judges.md."""
     gate: GateSection
     promotion: PromotionSection = PromotionSection()
     gateway: GatewaySection = GatewaySection()

@@ -12,6 +12,7 @@ DESIGNED = {
     "snapshot_rows": ("workload",),
     "adapters": ("workload",),
     "evaluations": ("workload",),
+    "qualifications": ("workload",),
     "decisions": ("workload",),
     "releases": ("workload",),
     "quarantine": ("event_date",),
