@@ -8,7 +8,7 @@ from flywheel.dataset.files import COLUMNS
 from flywheel.dataset.place import place, snapshot_id, tables_of
 from flywheel.dataset.select import Labelled, select
 from flywheel.workload import Workload
-from tests.dataset.make import EXAMPLE, labelled, said
+from tests.dataset.make import EXAMPLE, asked, labelled, said
 
 WORKLOAD = Workload.load(EXAMPLE)
 
@@ -73,6 +73,22 @@ def test_a_snapshots_id_and_rows_do_not_depend_on_the_order_of_labels(
         return snapshot_id(placed, recipe_of(WORKLOAD)), tables_of(placed, ("sft", "dpo"))
 
     assert build(rows) == build(data.draw(st.permutations(rows)))
+
+
+@given(st.permutations("abcdefgh"))
+def test_files_are_the_same_whatever_ids_the_calls_were_given(ids: list[str]) -> None:
+    # Ids follow the order in which concurrent calls happened to arrive; training follows the files.
+    rows = [
+        labelled(identity, messages=asked(f"Question {number}?"), conversation_id=f"c{number}")
+        for number, identity in enumerate(ids)
+    ]
+    placed = place(
+        select(rows, accept_at=1.0).examples, {f"c{n}": "train" for n in range(8)}, ("sft", "dpo")
+    )
+    prompts = [row.cells["prompt"] for row in placed if row.kind == "sft"]
+    assert [json.loads(prompt or "")[0]["content"] for prompt in prompts] == [
+        f"Question {number}?" for number in range(8)
+    ]
 
 
 @given(ROWS)

@@ -94,15 +94,28 @@ def ask(stack: Stack, text: str, *, stream: bool = False) -> tuple[str, str, str
     client = OpenAI(base_url=f"{stack.settings.gateway_url}/v1", api_key="none", max_retries=0)
     create = client.chat.completions.with_raw_response.create
     message: ChatCompletionMessageParam = {"role": "user", "content": text}
+    # Conversations are split by their ids: random ones would train another model each time.
+    conversation = {"x-flywheel-conversation-id": text}
     if stream:
         streamed = create(
-            model="crossing", messages=[message], temperature=0, max_tokens=8, stream=True
+            model="crossing",
+            messages=[message],
+            temperature=0,
+            max_tokens=8,
+            stream=True,
+            extra_headers=conversation,
         )
         chunks = list(streamed.parse())
         answer = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         headers = streamed.headers
     else:
-        whole = create(model="crossing", messages=[message], temperature=0, max_tokens=8)
+        whole = create(
+            model="crossing",
+            messages=[message],
+            temperature=0,
+            max_tokens=8,
+            extra_headers=conversation,
+        )
         answer = whole.parse().choices[0].message.content or ""
         headers = whole.headers
     client.close()

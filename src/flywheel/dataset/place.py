@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flywheel.dataset.files import COLUMNS, FileRow, to_json
-from flywheel.dataset.select import Example, canonical
+from flywheel.dataset.select import Example, canonical, prompt_key
 from flywheel.records import DatasetKind, JsonObject, Message, SnapshotRow, Split
 
 FORMAT = "flywheel snapshot 1"
@@ -60,7 +60,8 @@ def place(
     """The rows of each kind: SFT from every example, DPO from those that have both answers.
 
     Args:
-        examples: In any order; the rows come in one order.
+        examples: In any order; the rows come in one order, that of their prompts. Ids would be the
+            order in which calls happened to arrive, and training depends on the order it reads.
         splits: Split by conversation.
         kinds: Which kinds are wanted.
     """
@@ -70,7 +71,15 @@ def place(
         for example in examples
         if kind == "sft" or example.rejected is not None
     ]
-    return sorted(rows, key=lambda row: (row.kind, row.split, row.example.interaction_id))
+    return sorted(
+        rows,
+        key=lambda row: (
+            row.kind,
+            row.split,
+            prompt_key(row.example),
+            row.example.interaction_id,
+        ),
+    )
 
 
 def tables_of(

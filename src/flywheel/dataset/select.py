@@ -169,7 +169,7 @@ def drop_duplicates(examples: Sequence[Example]) -> Selection:
     """Of examples with the same prompt and tools, keeps the one labelled last."""
     newest: dict[str, Example] = {}
     for example in sorted(examples, key=_age):
-        newest[_prompt_key(example)] = example
+        newest[prompt_key(example)] = example
     return Selection(
         examples=tuple(newest.values()),
         dropped=_counted("duplicate_prompt", len(examples) - len(newest)),
@@ -193,7 +193,8 @@ def _age(example: Example) -> tuple[object, str]:
     return example.labelled_at, example.interaction_id
 
 
-def _prompt_key(example: Example) -> str:
+def prompt_key(example: Example) -> str:
+    """A text that is equal for examples that ask the same with the same tools."""
     return canonical([[message.model_dump() for message in example.prompt], example.tools])
 
 
