@@ -99,6 +99,9 @@ class DatasetSection(Section):
     """Share of conversations kept for early stopping; never the gate's hold-out."""
     max_conversations: Annotated[int, Field(ge=1)] | None = None
     """Newest labelled conversations used; all when absent."""
+    max_pairs: Annotated[int, Field(ge=1)] | None = None
+    """Most pairs of a split for DPO, those labelled last; all when absent. The newest rejected
+    answers are the champion's own, which is where a preference teaches most."""
 
 
 class LoraSection(Section):

@@ -1,4 +1,5 @@
 import json
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +8,9 @@ from flywheel.dataset.build import arrange, recipe_of
 from flywheel.dataset.files import COLUMNS
 from flywheel.dataset.place import place, snapshot_id, tables_of
 from flywheel.dataset.select import Labelled, select
+from flywheel.records import Split
 from flywheel.workload import Workload
-from tests.dataset.make import EXAMPLE, asked, labelled, said
+from tests.dataset.make import EXAMPLE, START, asked, labelled, said
 
 WORKLOAD = Workload.load(EXAMPLE)
 
@@ -45,6 +47,16 @@ def test_the_cells_of_a_row_are_messages_as_json() -> None:
     assert json.loads(dpo["chosen"] or "") == answer
     assert json.loads(dpo["rejected"] or "") == [{"role": "assistant", "content": "Rest it."}]
     assert json.loads(sft["tools"] or "") == json.loads(dpo["tools"] or "") == [TOOL]
+
+
+def test_of_more_pairs_than_wanted_those_labelled_last_are_kept_and_sft_keeps_all() -> None:
+    rows = [labelled(f"i{n}", last_at=START + timedelta(minutes=n)) for n in range(6)]
+    splits: dict[str, Split] = {f"c-i{n}": "validation" if n == 0 else "train" for n in range(6)}
+    examples = select(rows, accept_at=1.0).examples
+    placed = place(examples, splits, ("sft", "dpo"), max_pairs=2)
+    pairs = {(row.split, row.example.interaction_id) for row in placed if row.kind == "dpo"}
+    assert pairs == {("train", "i5"), ("train", "i4"), ("validation", "i0")}
+    assert sum(row.kind == "sft" for row in placed) == 6
 
 
 ROWS = st.lists(

@@ -110,7 +110,8 @@ def arrange(examples: Sequence[Example], workload: Workload) -> list[Placed]:
         share=workload.dataset.validation_share,
         salt=workload.name,
     )
-    return place(examples, splits, workload.dataset.kinds)
+    section = workload.dataset
+    return place(examples, splits, section.kinds, max_pairs=section.max_pairs)
 
 
 def recipe_of(workload: Workload) -> JsonObject:

@@ -1,11 +1,12 @@
 """Examples and splits -> the rows of a snapshot. Pure."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flywheel.dataset.files import COLUMNS, FileRow, to_json
-from flywheel.dataset.select import Example, canonical, prompt_key
+from flywheel.dataset.select import Example, age, canonical, prompt_key
 from flywheel.records import DatasetKind, JsonObject, Message, SnapshotRow, Split
 
 FORMAT = "flywheel snapshot 1"
@@ -55,7 +56,11 @@ class Placed:
 
 
 def place(
-    examples: Sequence[Example], splits: Mapping[str, Split], kinds: Sequence[DatasetKind]
+    examples: Sequence[Example],
+    splits: Mapping[str, Split],
+    kinds: Sequence[DatasetKind],
+    *,
+    max_pairs: int | None = None,
 ) -> list[Placed]:
     """The rows of each kind: SFT from every example, DPO from those that have both answers.
 
@@ -64,13 +69,13 @@ def place(
             order in which calls happened to arrive, and training depends on the order it reads.
         splits: Split by conversation.
         kinds: Which kinds are wanted.
+        max_pairs: Of each split, those labelled last; all when None.
     """
-    rows = [
-        Placed(kind, splits[example.conversation_id], example)
-        for kind in kinds
-        for example in examples
-        if kind == "sft" or example.rejected is not None
-    ]
+    chosen = {
+        "sft": [Placed("sft", splits[one.conversation_id], one) for one in examples],
+        "dpo": newest_pairs(examples, splits, max_pairs),
+    }
+    rows = [row for kind in kinds for row in chosen[kind]]
     return sorted(
         rows,
         key=lambda row: (
@@ -80,6 +85,26 @@ def place(
             row.example.interaction_id,
         ),
     )
+
+
+def newest_pairs(
+    examples: Sequence[Example], splits: Mapping[str, Split], limit: int | None
+) -> list[Placed]:
+    """The DPO rows: at most `limit` of each split, those labelled last."""
+    pairs = [
+        Placed("dpo", splits[one.conversation_id], one)
+        for one in sorted(examples, key=age, reverse=True)
+        if one.rejected is not None
+    ]
+    if limit is None:
+        return pairs
+    taken: Counter[Split] = Counter()
+    kept = []
+    for pair in pairs:
+        taken[pair.split] += 1
+        if taken[pair.split] <= limit:
+            kept.append(pair)
+    return kept
 
 
 def tables_of(

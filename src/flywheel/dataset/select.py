@@ -168,7 +168,7 @@ def _teachable(message: Message) -> Message:
 def drop_duplicates(examples: Sequence[Example]) -> Selection:
     """Of examples with the same prompt and tools, keeps the one labelled last."""
     newest: dict[str, Example] = {}
-    for example in sorted(examples, key=_age):
+    for example in sorted(examples, key=age):
         newest[prompt_key(example)] = example
     return Selection(
         examples=tuple(newest.values()),
@@ -179,17 +179,18 @@ def drop_duplicates(examples: Sequence[Example]) -> Selection:
 def keep_newest(examples: Sequence[Example], *, conversations: int | None) -> Selection:
     """Keeps the examples of the conversations labelled last; all of them when None."""
     latest: dict[str, Example] = {}
-    for example in sorted(examples, key=_age):
+    for example in sorted(examples, key=age):
         latest[example.conversation_id] = example
-    by_age = sorted(latest, key=lambda conversation: _age(latest[conversation]), reverse=True)
-    kept = set(by_age if conversations is None else by_age[:conversations])
+    byage = sorted(latest, key=lambda conversation: age(latest[conversation]), reverse=True)
+    kept = set(byage if conversations is None else byage[:conversations])
     left = tuple(example for example in examples if example.conversation_id in kept)
     return Selection(
         examples=left, dropped=_counted("older_conversation", len(examples) - len(left))
     )
 
 
-def _age(example: Example) -> tuple[object, str]:
+def age(example: Example) -> tuple[object, str]:
+    """Sorts by when examples were labelled, earliest first."""
     return example.labelled_at, example.interaction_id
 
 
