@@ -57,28 +57,28 @@ CALLS = st.lists(
     max_size=3,
 )
 CONTENT = TEXT | PARTS | st.none()
+ANSWERS = st.fixed_dictionaries(
+    {"role": st.just("assistant")},
+    optional={
+        "content": CONTENT,
+        "tool_calls": CALLS | st.none(),
+        "refusal": TEXT | st.none(),
+        "reasoning_content": TEXT,
+        "audio": st.just({"id": "a-1"}),
+        "name": TEXT,
+    },
+)
 MESSAGES = st.one_of(
     st.fixed_dictionaries(
         {"role": st.sampled_from(["system", "developer", "user"]), "content": CONTENT},
         optional={"name": TEXT},
     ),
-    st.fixed_dictionaries(
-        {"role": st.just("assistant")},
-        optional={
-            "content": CONTENT,
-            "tool_calls": CALLS | st.none(),
-            "refusal": TEXT | st.none(),
-            "reasoning_content": TEXT,
-            "audio": st.just({"id": "a-1"}),
-            "name": TEXT,
-        },
-    ),
+    ANSWERS,
     st.fixed_dictionaries(
         {"role": st.just("tool"), "content": CONTENT, "tool_call_id": TEXT},
         optional={"name": TEXT},
     ),
 )
-ANSWERS = MESSAGES.filter(lambda message: message["role"] == "assistant")
 
 
 def through_otel(call: Interaction) -> Interaction:
