@@ -50,8 +50,8 @@ from flywheel_examples.triage.traffic import Application, Rater, Served, Tally, 
 
 WORKLOAD = Path(__file__).with_name("flywheel.yaml")
 MARK = ".flywheel-demo"
-CALLS_A_DAY = 84
-LABELS_A_DAY = 72
+CALLS_A_DAY = 120
+LABELS_A_DAY = 108
 MISTAKE_RATE = 0.03
 """Share of labels in which an honest clinician errs by one class."""
 
