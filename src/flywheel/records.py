@@ -199,6 +199,9 @@ class Assessment(Record):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: Finite | None = None
+    covariates: JsonObject = Field(default_factory=dict)
+    """What was measured beside the verdict and may have moved it: lengths, format, signs of an
+    injection. Recorded, never subtracted: docs/judges.md."""
     supersedes: str | None = None
     """assessment_id of the judgement this one replaces."""
     subject_key: str | None = None
