@@ -16,12 +16,13 @@ _GRADE_WORDS = r"(?:score|grade|rating|mark|verdict|judg(?:e)?ment|points?)"
 _SIGNS: Mapping[str, re.Pattern[str]] = {
     # The judge's own tags, with whatever code.
     "fence": re.compile(
-        rf"</?(?:{_TAGS})(?:-[0-9a-z]{{4,}})?(?:\s[^>\n]{{0,80}})?>", re.IGNORECASE
+        rf"</?(?:{_TAGS})(?:-[0-9a-z]{{4,}})?(?:\s\w+=[^>\n]{{0,80}})?>", re.IGNORECASE
     ),
     # "score 10", "give this answer full marks", "verdict: A", the form of the verdict itself.
     "asks_for_grade": re.compile(
         rf"\b{_GRADE_WORDS}\s{{0,3}}(?::|=|is|of|to|as|should be|must be)?\s{{0,3}}"
-        r"[\"'*`]{0,3}(?:10|100|[0-9]{1,2}\s?/\s?[0-9]{1,3}|[AB]|perfect|full|maximum|highest)\b"
+        r"[\"'*`]{0,3}(?:10|100|[0-9]{1,2}\s?/\s?[0-9]{1,3}|perfect|full|maximum|highest)\b"
+        r"|\b(?:verdict|winner|grade|better one)\s?(?::|=|is)\s?(?:answer\s)?[AB]\b"
         r"|\b(?:full|top|maximum|highest|perfect)\s(?:marks?|scores?|grades?|ratings?)\b"
         r"|\b(?:rate|grade|score|rank|judge|prefer|choose|pick)\s"
         r"(?:this|my|the above|assistant)?\s?(?:answer|response|reply|assistant)\b"
