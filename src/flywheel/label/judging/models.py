@@ -1,0 +1,46 @@
+"""The providers that judges name, ready to be asked."""
+
+from collections.abc import Mapping
+
+from flywheel.chat import OpenAIChatModel
+from flywheel.errors import ConfigError
+from flywheel.routes import ENGINE
+from flywheel.workload import Workload
+
+
+def open_models(
+    workload: Workload, *, engine_url: str | None = None
+) -> Mapping[str, OpenAIChatModel]:
+    """A client for each provider that a judge of the workload names; it connects to nothing yet.
+
+    Args:
+        workload: `judges` names them, `gateway.providers` says where they are.
+        engine_url: where the deployment's own model server is, for the provider `engine`.
+
+    Raises:
+        ConfigError: a provider without a URL, or whose key is not in the environment.
+    """
+    problems, models = [], {}
+    names = {seat.provider for judge in workload.judges.values() for seat in judge.panel}
+    for name in sorted(names):
+        section = workload.gateway.providers.get(name)
+        url = section.base_url if section is not None else None
+        if url is None and name == ENGINE and engine_url is not None:
+            url = f"{engine_url.rstrip('/')}/v1"
+        if url is None:
+            problems.append(f"gateway.providers.{name}: has no base_url")
+            continue
+        if section is not None and section.api_key_env and section.api_key is None:
+            problems.append(
+                f"gateway.providers.{name}.api_key_env: {section.api_key_env} is not set"
+            )
+            continue
+        models[name] = OpenAIChatModel(
+            url,
+            api_key=(section.api_key if section is not None else None) or "none",
+            max_retries=0,
+            headers=dict(section.headers) if section is not None else None,
+        )
+    if problems:
+        raise ConfigError(f"providers of {workload.name}", problems)
+    return models
