@@ -34,7 +34,7 @@ class BatchDesk:
             web.get("/v1/files/{id}/content", self.content),
             web.delete("/v1/files/{id}", self.delete),
             web.post("/v1/batches", self.create),
-            web.get("/v1/batches", self.list),
+            web.get("/v1/batches", self.list_all),
             web.get("/v1/batches/{id}", self.look),
             web.post("/v1/batches/{id}/cancel", self.cancel),
         ]
@@ -89,7 +89,7 @@ class BatchDesk:
         }
         return web.json_response(self.batches[name])
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def list_all(self, request: web.Request) -> web.Response:
         """Newest first."""
         data = list(reversed(self.batches.values()))
         return web.json_response({"object": "list", "data": data, "has_more": False})

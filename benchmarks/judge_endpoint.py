@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
@@ -48,7 +48,6 @@ class Temper:
     """Whether it tells its limits with each answer."""
     capacity: int | None = None
     """Requests it works on at once; more are refused."""
-    log: dict[str, Any] = field(default_factory=dict)
 
 
 def chance(salt: str, text: str) -> float:
@@ -94,6 +93,7 @@ class JudgeEndpoint:
         self.site: web.TCPSite | None = None
         self.runner: web.AppRunner | None = None
         self.port = 0
+        self.death: asyncio.Task[None] | None = None
         self.batches = BatchDesk(self.answer)
 
     async def serve(self, port: int = 0) -> int:
@@ -156,7 +156,7 @@ class JudgeEndpoint:
             return web.json_response({"error": {"message": "it chokes on this"}}, status=500)
         answer = self.answer(body)
         if sum(self.billed.values()) == self.temper.dies_after and not self.was_dead_s:
-            self.log["death"] = asyncio.create_task(self.die())
+            self.death = asyncio.create_task(self.die())
         return web.json_response(answer, headers=headers)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ once their run is valid. Command: `flywheel judge run`. How and why: docs/judge-
 from flywheel.label.judging.cache import CacheSize, ReplyCache
 from flywheel.label.judging.congestion import Congestion
 from flywheel.label.judging.ledger import close_run, open_run
-from flywheel.label.judging.models import open_models
+from flywheel.label.judging.models import open_models, opened_models
 from flywheel.label.judging.run import (
     JudgeDesk,
     JudgeRunReport,
@@ -46,6 +46,7 @@ __all__ = [
     "open_models",
     "open_run",
     "open_spending",
+    "opened_models",
     "refuse_empty_budget",
     "report_of",
 ]

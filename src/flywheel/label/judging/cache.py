@@ -82,7 +82,9 @@ class ReplyCache:
 
         What it cost stays with the task that paid: for another it is 0, not a second time the sum.
         """
-        row = self._db.execute("SELECT reply, task_id FROM replies WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute(
+            "SELECT reply, task_id FROM replies WHERE key = ?", (key,)
+        ).fetchone()
         if row is None:
             return None
         reply = JudgeReply.model_validate_json(row[0])

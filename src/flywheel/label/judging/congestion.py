@@ -1,7 +1,8 @@
-"""How many requests an endpoint takes, found while asking: additive increase, multiplicative decrease.
+"""How many requests an endpoint takes, found while asking.
 
-Pure: every method is told the time, nothing sleeps. The rules are TCP's (Chiu and Jain 1989; RFC
-5681), with the endpoint's refusals and failures for lost packets:
+Pure: every method is told the time, nothing sleeps. Additive increase, multiplicative decrease, by
+TCP's rules (Chiu and Jain 1989; RFC 5681), with the endpoint's refusals and failures for packets
+that were lost:
 
 - the *window* is how many requests may be under way. It starts small and grows by one with each
   success until the first trouble (slow start), then by one with each round trip, or by a twentieth
@@ -23,6 +24,7 @@ from collections import deque
 
 from flywheel.label.judging.headers import Allowance, Limits
 
+NOTHING = Limits()
 START = 4
 """Requests under way at first."""
 SHRINK_FAILED, SHRINK_REFUSED = 0.5, 0.7
@@ -93,7 +95,7 @@ class Congestion:
             self._next_at = max(self._next_at, now - BURST_S) + 1 / pace
 
     def succeeded(
-        self, now: float, *, in_flight: int, limits: Limits = Limits(), tokens: int = 0
+        self, now: float, *, in_flight: int, limits: Limits = NOTHING, tokens: int = 0
     ) -> None:
         """A request was answered; `in_flight` with it."""
         if not any(self._recent):
@@ -114,7 +116,7 @@ class Congestion:
         self._last_success = now
         self._heed(limits)
 
-    def refused(self, now: float, *, sent_at: float, limits: Limits = Limits()) -> None:
+    def refused(self, now: float, *, sent_at: float, limits: Limits = NOTHING) -> None:
         """A request was answered 429."""
         self._recent.append(False)
         wait = limits.retry_after_s

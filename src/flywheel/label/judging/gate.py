@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from flywheel.label.judging.congestion import Congestion
+from flywheel.label.judging.congestion import NOTHING, Congestion
 from flywheel.label.judging.headers import Limits
-
-NOTHING = Limits()
 
 
 class Gate:

@@ -1,6 +1,7 @@
 """The providers that judges name, ready to be asked."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from flywheel.chat import OpenAIChatModel
 from flywheel.errors import ConfigError
@@ -44,3 +45,16 @@ def open_models(
     if problems:
         raise ConfigError(f"providers of {workload.name}", problems)
     return models
+
+
+@asynccontextmanager
+async def opened_models(
+    workload: Workload, *, engine_url: str | None = None
+) -> AsyncIterator[Mapping[str, OpenAIChatModel]]:
+    """`open_models`, their connections closed at the end."""
+    models = open_models(workload, engine_url=engine_url)
+    try:
+        yield models
+    finally:
+        for model in models.values():
+            await model.close()

@@ -203,9 +203,7 @@ def rows_of(
     if judged.problem is None:
         rows = conclude(judge, judged.task, judged.replies, now=now, run=attempt)
     else:
-        rows = [
-            _unaskable(judge, judged, seat.model, attempt, now) for seat in judge.section.panel
-        ]
+        rows = [_unaskable(judge, judged, seat.model, attempt, now) for seat in judge.section.panel]
     return [row.model_copy(update={"judge_run_id": run_id}) for row in rows]
 
 

@@ -115,9 +115,7 @@ class JudgeRunner:
                     self._fill(pending, judge, source, purse)
                 if not pending:
                     break
-                done, pending = await asyncio.wait(
-                    pending, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for one in done:
                     try:
                         judged = one.result()
@@ -205,9 +203,7 @@ class JudgeRunner:
 
     async def _ask(self, judge: Judge, call: JudgeCall, purse: Purse) -> JudgeReply:
         endpoint = self._endpoint(call)
-        patient = PatientModel(
-            endpoint, purse, deadline_s=self._section.deadline_s, rng=self._rng
-        )
+        patient = PatientModel(endpoint, purse, deadline_s=self._section.deadline_s, rng=self._rng)
         self._asked += 1
         try:
             reply = await ask(judge, call, patient)

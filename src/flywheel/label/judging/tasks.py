@@ -70,9 +70,7 @@ def draw_tasks(lake: Lake, workload: Workload, judge: Judge, selection: Selectio
     )
 
 
-def load_tasks(
-    lake: Lake, workload: Workload, judge: Judge, draw: Draw
-) -> Iterator[JudgeTask]:
+def load_tasks(lake: Lake, workload: Workload, judge: Judge, draw: Draw) -> Iterator[JudgeTask]:
     """The tasks of a draw, a page at a time."""
     for start in range(0, len(draw.task_ids), PAGE):
         page = draw.task_ids[start : start + PAGE]
