@@ -48,6 +48,8 @@ class Temper:
     """Whether it tells its limits with each answer."""
     capacity: int | None = None
     """Requests it works on at once; more are refused."""
+    expires_after: int | None = None
+    """Requests of its first batch that are answered before that batch expires."""
 
 
 def chance(salt: str, text: str) -> float:
@@ -94,7 +96,7 @@ class JudgeEndpoint:
         self.runner: web.AppRunner | None = None
         self.port = 0
         self.death: asyncio.Task[None] | None = None
-        self.batches = BatchDesk(self.answer)
+        self.batches = BatchDesk(self.answer, expires_after=temper.expires_after)
 
     async def serve(self, port: int = 0) -> int:
         """Opens the port and returns it."""
@@ -241,6 +243,8 @@ class JudgeEndpoint:
             "paid_twice": sum(1 for count in self.billed.values() if count > 1),
             "elapsed_s": self.finished_at - self.started_at,
             "dead_s": self.was_dead_s,
+            "batches": [batch["status"] for batch in self.batches.batches.values()],
+            "files": len(self.batches.files),
         }
         return web.json_response(counts)
 
@@ -261,6 +265,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float, default=default)
     parser.add_argument("--dies-after", type=int)
     parser.add_argument("--capacity", type=int)
+    parser.add_argument("--expires-after", type=int)
     parser.add_argument("--no-headers", dest="has_headers", action="store_false")
     asyncio.run(serve(Temper(**vars(parser.parse_args()))))
 

@@ -23,6 +23,7 @@ from flywheel.records import JsonObject, Message, Record
 
 if TYPE_CHECKING:
     from openai import APIStatusError
+    from openai.types.shared_params import ResponseFormatJSONSchema
 
 
 class Completion(Record):
@@ -160,7 +161,7 @@ class OpenAIChatModel:
             raise UpstreamUnavailableError(self.base_url, reason) from error
         except APIStatusError as error:
             raise self._refusal(error, model) from error
-        return _completion(self._read(raw.http_response.text))
+        return _completion(_read(raw.http_response.text, self.base_url))
 
     async def complete_structured(  # noqa: PLR0913 - all of them by name
         self,
@@ -174,19 +175,14 @@ class OpenAIChatModel:
     ) -> StructuredCompletion:
         """Answers once with JSON of the schema; see StructuredChatModel."""
         from openai import APIConnectionError, APIStatusError
-        from openai.types.shared_params import ResponseFormatJSONSchema
 
-        wanted: ResponseFormatJSONSchema = {
-            "type": "json_schema",
-            "json_schema": {"name": "verdict", "strict": True, "schema": {**schema}},
-        }
         try:
             raw = await self._client.chat.completions.with_raw_response.create(
                 model=model,
                 messages=[message.model_dump() for message in messages],  # type: ignore[misc]
                 temperature=temperature,
                 max_tokens=max_tokens,
-                response_format=wanted,
+                response_format=_json_of(schema),
                 timeout=timeout_s,
             )
         except APIConnectionError as error:
@@ -194,25 +190,8 @@ class OpenAIChatModel:
             raise UpstreamUnavailableError(self.base_url, reason) from error
         except APIStatusError as error:
             raise self._refusal(error, model) from error
-        reply = self._read(raw.http_response.text)
-        usage = reply.usage or _Usage()
-        return StructuredCompletion(
-            **_completion(reply).model_dump(),
-            refusal=reply.choices[0].message.refusal,
-            cached_input_tokens=usage.prompt_tokens_details.cached_tokens
-            if usage.prompt_tokens_details
-            else None,
-            headers=_limit_headers(raw.http_response.headers),
-        )
-
-    def _read(self, text: str) -> "_Reply":
-        try:
-            return _Reply.model_validate_json(text)
-        except ValidationError as error:
-            came = " ".join(text.split()) or "nothing"
-            raise UpstreamUnavailableError(
-                self.base_url, f"it answered, but not a chat completion: {came:.200}"
-            ) from error
+        headers = _limit_headers(raw.http_response.headers)
+        return read_structured(raw.http_response.text, url=self.base_url, headers=headers)
 
     def _refusal(self, error: "APIStatusError", model: str) -> FlywheelError:
         status, body = error.status_code, error.body
@@ -239,6 +218,59 @@ class OpenAIChatModel:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+
+def structured_body(
+    messages: Sequence[Message],
+    *,
+    model: str,
+    schema: JsonObject,
+    temperature: float,
+    max_tokens: int,
+) -> JsonObject:
+    """The JSON that `complete_structured` sends, for who sends it another way: the batch API."""
+    return {
+        "model": model,
+        "messages": [message.model_dump() for message in messages],
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "response_format": {**_json_of(schema)},  # type: ignore[dict-item]
+    }
+
+
+def read_structured(
+    text: str, *, url: str, headers: Mapping[str, str] | None = None
+) -> StructuredCompletion:
+    """A chat completion's JSON, read.
+
+    Raises:
+        UpstreamUnavailableError: it is none; `url` says whose it is.
+    """
+    reply = _read(text, url)
+    details = reply.usage.prompt_tokens_details if reply.usage else None
+    return StructuredCompletion(
+        **_completion(reply).model_dump(),
+        refusal=reply.choices[0].message.refusal,
+        cached_input_tokens=details.cached_tokens if details else None,
+        headers=dict(headers or {}),
+    )
+
+
+def _json_of(schema: JsonObject) -> "ResponseFormatJSONSchema":
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "verdict", "strict": True, "schema": {**schema}},
+    }
+
+
+def _read(text: str, url: str) -> "_Reply":
+    try:
+        return _Reply.model_validate_json(text)
+    except ValidationError as error:
+        came = " ".join(text.split()) or "nothing"
+        raise UpstreamUnavailableError(
+            url, f"it answered, but not a chat completion: {came:.200}"
+        ) from error
 
 
 class _Lenient(BaseModel):

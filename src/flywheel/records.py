@@ -203,7 +203,7 @@ class Assessment(Record):
     """What was measured beside the verdict and may have moved it: lengths, format, signs of an
     injection. Recorded, never subtracted: docs/judges.md."""
     judge_run_id: str | None = None
-    """Of `judge_runs`: the row counts once that run is valid. NULL where no run stands behind it."""
+    """Of `judge_runs`: the row counts once that run is valid. NULL where there is no run."""
     supersedes: str | None = None
     """assessment_id of the judgement this one replaces."""
     subject_key: str | None = None

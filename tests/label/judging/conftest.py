@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -149,10 +149,12 @@ class Office:
         return self.folder / "flywheel.yaml"
 
     def declare(
-        self, server: Server, *, run: dict[str, object] | None = None, models: int = 1
+        self, server: Server, *, run: Mapping[str, object] | None = None, models: int = 1
     ) -> Workload:
         panel = [{"provider": "judges", "model": f"judge-{n + 1}"} for n in range(models)]
-        text = WORKLOAD.format(url=server.url, run=json.dumps(run or {}), panel=json.dumps(panel))
+        text = WORKLOAD.format(
+            url=server.url, run=json.dumps(dict(run or {})), panel=json.dumps(panel)
+        )
         (self.folder / "helpful.md").write_text(RUBRIC, encoding="utf-8")
         (self.folder / "better.md").write_text(PAIR_RUBRIC, encoding="utf-8")
         self.workload_file.write_text(text, encoding="utf-8")

@@ -284,9 +284,7 @@ async def test_an_endpoint_that_is_down_ends_the_run_and_not_every_item(office: 
 
 async def test_a_hostile_endpoint_costs_time_and_nothing_else(office: Office, serve: Serve) -> None:
     """Slow, 120 a second, garbage for 3 %, dead for a second: the small sister of the benchmark."""
-    server = serve(
-        rate=120, burst=60, latency_s=0.1, garbage=0.03, dies_after=150, dead_s=1.0
-    )
+    server = serve(rate=120, burst=60, latency_s=0.1, garbage=0.03, dies_after=150, dead_s=1.0)
     office.answers(300)
     run: dict[str, object] = {"budget_usd": 1.0, "deadline_s": 60}
     report = await office.judge(office.declare(server, run=run))

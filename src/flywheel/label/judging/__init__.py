@@ -6,8 +6,10 @@ once their run is valid. Command: `flywheel judge run`. How and why: docs/judge-
 
 from flywheel.label.judging.cache import CacheSize, ReplyCache
 from flywheel.label.judging.congestion import Congestion
+from flywheel.label.judging.estimating import Estimate, estimate
 from flywheel.label.judging.ledger import close_run, open_run
 from flywheel.label.judging.models import open_models, opened_models
+from flywheel.label.judging.overnight import batch_captured
 from flywheel.label.judging.run import (
     JudgeDesk,
     JudgeRunReport,
@@ -26,6 +28,7 @@ __all__ = [
     "CacheSize",
     "Congestion",
     "Draw",
+    "Estimate",
     "JudgeDesk",
     "JudgeRunReport",
     "JudgeRunner",
@@ -36,9 +39,11 @@ __all__ = [
     "Selection",
     "Spending",
     "Spent",
+    "batch_captured",
     "close_judge_run",
     "close_run",
     "draw_tasks",
+    "estimate",
     "is_failed",
     "judge_captured",
     "judge_drawn",

@@ -7,9 +7,9 @@ same judge; what it judged is not judged again, and its errors are.
 """
 
 from importlib.resources import files
+from typing import Literal
 
 from flywheel.graders.judge import Judge
-from flywheel.judges import JudgeRunSection
 from flywheel.label.judging.spending import Spent
 from flywheel.lake import Lake
 from flywheel.records import JudgeRun, new_id, utcnow
@@ -21,7 +21,6 @@ WHERE workload = ? AND judge = ? AND judge_hash = ?
 ORDER BY created_at DESC, entry_id DESC
 LIMIT 1
 """
-_NOTHING = Spent(usd=0.0, tokens=0, calls=0, reserved_usd=0.0, reserved_tokens=0)
 
 
 def open_run(lake: Lake, workload: Workload, judge: Judge) -> JudgeRun:
@@ -51,35 +50,44 @@ def open_run(lake: Lake, workload: Workload, judge: Judge) -> JudgeRun:
     return entry
 
 
-def close_run(lake: Lake, opened: JudgeRun, judge: Judge, *, spent: Spent = _NOTHING) -> JudgeRun:
+def close_run(
+    lake: Lake, workload: Workload, judge: Judge, run_id: str, *, spent: Spent
+) -> JudgeRun:
     """Counts what the run came to and enters it: `valid`, or `invalid` where too much failed.
 
     Without a single judgement it stays open: there is nothing to be valid.
     """
-    section: JudgeRunSection = judge.section.run
     sql = (files("flywheel.label.judging") / "run_counts.sql").read_text(encoding="utf-8")
-    (counts,) = lake.query(sql, [opened.workload, opened.judge_run_id, judge.name]).to_pylist()
+    (counts,) = lake.query(sql, [workload.name, run_id, judge.name]).to_pylist()
     tasks, errors = counts["tasks"], counts["errors"]
-    share = errors / tasks if tasks else 0.0
-    told = f"{errors} of {tasks} judgements failed ({share:.1%})"
-    state: str = "valid" if share <= section.max_error_share else "invalid"
-    if not tasks:
-        state, told = "open", "nothing was judged"
-    elif state == "invalid":
-        told += f", more than judges.{judge.name}.run.max_error_share {section.max_error_share:.1%}"
-    entry = opened.model_copy(
-        update={
-            "entry_id": new_id(),
-            "created_at": utcnow(),
-            "state": state,
-            "tasks": tasks,
-            "errors": errors,
-            "max_error_share": section.max_error_share,
-            "calls": spent.calls,
-            "tokens": spent.tokens,
-            "cost_usd": spent.usd,
-            "reason": told,
-        }
+    state, reason = _verdict(judge, tasks, errors)
+    entry = JudgeRun(
+        entry_id=new_id(),
+        judge_run_id=run_id,
+        workload=workload.name,
+        created_at=utcnow(),
+        judge=judge.name,
+        judge_hash=judge.identity,
+        state=state,
+        tasks=tasks,
+        errors=errors,
+        max_error_share=judge.section.run.max_error_share,
+        calls=spent.calls,
+        tokens=spent.tokens,
+        cost_usd=spent.usd,
+        reason=reason,
     )
     lake.append([entry])
     return entry
+
+
+def _verdict(
+    judge: Judge, tasks: int, errors: int
+) -> tuple[Literal["open", "valid", "invalid"], str]:
+    if not tasks:
+        return "open", "nothing was judged"
+    share, bar = errors / tasks, judge.section.run.max_error_share
+    told = f"{errors} of {tasks} judgements failed ({share:.1%})"
+    if share <= bar:
+        return "valid", told
+    return "invalid", f"{told}, more than judges.{judge.name}.run.max_error_share {bar:.1%}"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from flywheel.chat import OpenAIChatModel
 from flywheel.errors import ConfigError
@@ -9,9 +10,44 @@ from flywheel.routes import ENGINE
 from flywheel.workload import Workload
 
 
-def open_models(
-    workload: Workload, *, engine_url: str | None = None
-) -> Mapping[str, OpenAIChatModel]:
+@dataclass(frozen=True)
+class Address:
+    """Where a provider is, and what it wants to be asked with."""
+
+    url: str
+    api_key: str
+    headers: dict[str, str]
+
+
+def find_providers(workload: Workload, *, engine_url: str | None = None) -> dict[str, Address]:
+    """The providers that judges of the workload name.
+
+    Raises:
+        ConfigError: a provider without a URL, or whose key is not in the environment.
+    """
+    problems, found = [], {}
+    names = {seat.provider for judge in workload.judges.values() for seat in judge.panel}
+    for name in sorted(names):
+        section = workload.gateway.providers.get(name)
+        url = section.base_url if section is not None else None
+        if url is None and name == ENGINE and engine_url is not None:
+            url = f"{engine_url.rstrip('/')}/v1"
+        if url is None:
+            problems.append(f"gateway.providers.{name}: has no base_url")
+        elif section is not None and section.api_key_env and section.api_key is None:
+            problems.append(
+                f"gateway.providers.{name}.api_key_env: {section.api_key_env} is not set"
+            )
+        elif section is None:
+            found[name] = Address(url, "none", {})
+        else:
+            found[name] = Address(url, section.api_key or "none", dict(section.headers))
+    if problems:
+        raise ConfigError(f"providers of {workload.name}", problems)
+    return found
+
+
+def open_models(workload: Workload, *, engine_url: str | None = None) -> dict[str, OpenAIChatModel]:
     """A client for each provider that a judge of the workload names; it connects to nothing yet.
 
     Args:
@@ -21,30 +57,12 @@ def open_models(
     Raises:
         ConfigError: a provider without a URL, or whose key is not in the environment.
     """
-    problems, models = [], {}
-    names = {seat.provider for judge in workload.judges.values() for seat in judge.panel}
-    for name in sorted(names):
-        section = workload.gateway.providers.get(name)
-        url = section.base_url if section is not None else None
-        if url is None and name == ENGINE and engine_url is not None:
-            url = f"{engine_url.rstrip('/')}/v1"
-        if url is None:
-            problems.append(f"gateway.providers.{name}: has no base_url")
-            continue
-        if section is not None and section.api_key_env and section.api_key is None:
-            problems.append(
-                f"gateway.providers.{name}.api_key_env: {section.api_key_env} is not set"
-            )
-            continue
-        models[name] = OpenAIChatModel(
-            url,
-            api_key=(section.api_key if section is not None else None) or "none",
-            max_retries=0,
-            headers=dict(section.headers) if section is not None else None,
+    return {
+        name: OpenAIChatModel(
+            address.url, api_key=address.api_key, max_retries=0, headers=address.headers
         )
-    if problems:
-        raise ConfigError(f"providers of {workload.name}", problems)
-    return models
+        for name, address in find_providers(workload, engine_url=engine_url).items()
+    }
 
 
 @asynccontextmanager

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flywheel.chat import StructuredChatModel, StructuredCompletion
-from flywheel.errors import BadRequestError, UpstreamUnavailableError
+from flywheel.errors import (
+    BadRequestError,
+    JudgeError,
+    UnknownModelError,
+    UpstreamUnavailableError,
+)
 from flywheel.label.judging.gate import Gate
 from flywheel.label.judging.headers import read_limits
 from flywheel.label.judging.purse import Purse, worst_case
@@ -24,6 +29,7 @@ from flywheel.records import JsonObject, Message
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
 SHORTEST_ATTEMPT_S = 0.05
+REFUSES_ALL = ("no_such_path", "invalid_api_key", "401", "403")
 
 Clock = Callable[[], float]
 
@@ -99,7 +105,8 @@ class PatientModel:
         Raises:
             GaveUpError: the deadline is past.
             BudgetReachedError: nothing is left to pay with.
-            BadRequestError: the endpoint does not take the request.
+            BadRequestError: the endpoint does not take this request.
+            JudgeError: it takes none: a wrong key, a model it does not know.
         """
         request = _Request(messages, model, schema, temperature, max_tokens)
         failures, last = 0, None
@@ -135,9 +142,11 @@ class PatientModel:
             self._tell(error, sent_at)
             self._take_back(reserved, error)
             raise
-        except BadRequestError:
+        except BadRequestError as error:
             self._endpoint.gate.succeeded()
             self._purse.release(reserved)
+            if isinstance(error, UnknownModelError) or error.code in REFUSES_ALL:
+                raise JudgeError(f"{request.model}: {error}. Nothing more was asked.") from error
             raise
         except BaseException:
             self._purse.keep()

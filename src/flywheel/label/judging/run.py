@@ -7,8 +7,8 @@ count. docs/judge-runs.md says what a kill, a spent budget and an ill endpoint d
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -21,7 +21,7 @@ from flywheel.graders.judge import Judge, JudgeTask, conclude
 from flywheel.label.judging.cache import ReplyCache
 from flywheel.label.judging.ledger import close_run, open_run
 from flywheel.label.judging.runner import JudgedTask, JudgeRunner, RunProgress
-from flywheel.label.judging.spending import open_spending
+from flywheel.label.judging.spending import Spending, open_spending
 from flywheel.label.judging.tasks import Draw, Selection, draw_tasks, load_tasks
 from flywheel.lake import Lake
 from flywheel.prices import PriceTable
@@ -94,8 +94,30 @@ class JudgeDesk:
     prices: PriceTable = field(default_factory=lambda: PriceTable({}))
 
 
+class Runner(Protocol):
+    """`JudgeRunner`, or `BatchRunner` overnight."""
+
+    def run(self, judge: Judge, tasks: Iterable[JudgeTask]) -> AsyncGenerator[JudgedTask, None]:
+        """Yields each task with its replies."""
+        ...
+
+    def progress(self) -> RunProgress:
+        """Where the run is."""
+        ...
+
+
+class JudgeDrawn(Protocol):
+    """Has a draw judged under an open run."""
+
+    async def __call__(
+        self, desk: JudgeDesk, draw: Draw, run_id: str, *, on_progress: OnProgress | None = None
+    ) -> RunDone:
+        """Returns what was done."""
+        ...
+
+
 class Asking(Protocol):
-    """Whatever has tasks judged: `JudgeRunner.run`, or `BatchRunner.run` overnight."""
+    """`Runner.run`."""
 
     def __call__(
         self, judge: Judge, tasks: Iterable[JudgeTask], /
@@ -124,52 +146,74 @@ async def judge_captured(
         JudgeBudgetError: the budget is reached. What was judged is kept, and counts.
         UpstreamUnavailableError: the endpoint is down; run again to go on.
     """
+    return await run_drawn(
+        desk, selection, judge_drawn, permission=permission, on_progress=on_progress
+    )
+
+
+async def run_drawn(
+    desk: JudgeDesk,
+    selection: Selection | None,
+    judge_all: JudgeDrawn,
+    *,
+    permission: Permission,
+    on_progress: OnProgress | None,
+) -> JudgeRunReport:
+    """Asks for permission, draws, opens a run, has the draw judged, and closes the run."""
     permission(desk.lake, desk.workload, desk.judge, now=utcnow())
     draw = draw_tasks(desk.lake, desk.workload, desk.judge, selection or Selection())
     if not draw.task_ids:
         return _nothing(desk.judge, draw)
     refuse_empty_budget(desk.judge, len(draw.task_ids))
-    opened = open_run(desk.lake, desk.workload, desk.judge)
-    spent_out = None
+    run_id = open_run(desk.lake, desk.workload, desk.judge).judge_run_id
     try:
-        done = await judge_drawn(desk, draw, opened.judge_run_id, on_progress=on_progress)
-    except JudgeBudgetError as error:
-        spent_out, done = error, None
-    closed = close_judge_run(desk, opened)
-    if spent_out is not None:
-        raise spent_out
-    assert done is not None
-    return report_of(desk.judge, draw, closed, done)
+        done = await judge_all(desk, draw, run_id, on_progress=on_progress)
+    except JudgeBudgetError:
+        close_judge_run(desk, run_id)
+        raise
+    return report_of(desk.judge, draw, close_judge_run(desk, run_id), done)
 
 
 async def judge_drawn(
     desk: JudgeDesk, draw: Draw, run_id: str, *, on_progress: OnProgress | None = None
 ) -> RunDone:
     """Judges one draw, or one shard of it, under a run that somebody opened and will close."""
-    section = desk.judge.section.run
-    tasks = load_tasks(desk.lake, desk.workload, desk.judge, draw)
-    total = len(draw.task_ids)
-    started = time.monotonic()
-    with (
-        ReplyCache(desk.folder) as cache,
-        open_spending(
-            run_id,
-            desk.folder / SPENDING,
-            budget_usd=section.budget_usd,
-            budget_tokens=section.budget_tokens,
-        ) as spending,
-    ):
+    with ReplyCache(desk.folder) as cache, account_of(desk, run_id) as spending:
         runner = JudgeRunner(
             desk.models,
             prices=desk.prices,
             cache=cache,
-            section=section,
+            section=desk.judge.section.run,
             spending=spending,
-            on_progress=None if on_progress is None else lambda now: on_progress(now, total),
+            on_progress=with_total(on_progress, len(draw.task_ids)),
         )
-        await commit_judged(desk, runner.run, tasks, run_id)
-        progress = runner.progress()
-    return RunDone(progress=progress, seconds=time.monotonic() - started)
+        return await commit_drawn(desk, draw, runner, run_id)
+
+
+async def commit_drawn(desk: JudgeDesk, draw: Draw, runner: Runner, run_id: str) -> RunDone:
+    """Has a draw's tasks judged and commits the rows."""
+    started = time.monotonic()
+    tasks = load_tasks(desk.lake, desk.workload, desk.judge, draw)
+    await commit_judged(desk, runner.run, tasks, run_id)
+    return RunDone(progress=runner.progress(), seconds=time.monotonic() - started)
+
+
+@contextmanager
+def account_of(desk: JudgeDesk, run_id: str) -> Iterator[Spending]:
+    """The run's account with the judge's budget."""
+    section = desk.judge.section.run
+    with open_spending(
+        run_id,
+        desk.folder / SPENDING,
+        budget_usd=section.budget_usd,
+        budget_tokens=section.budget_tokens,
+    ) as spending:
+        yield spending
+
+
+def with_total(on_progress: OnProgress | None, total: int) -> Callable[[RunProgress], None] | None:
+    """A runner's progress, told with how many tasks there are."""
+    return None if on_progress is None else lambda now: on_progress(now, total)
 
 
 async def commit_judged(
@@ -190,10 +234,10 @@ async def commit_judged(
             desk.lake.append(rows)
 
 
-def close_judge_run(desk: JudgeDesk, opened: JudgeRun) -> JudgeRun:
-    """Counts the run and enters what it came to."""
-    with open_spending(opened.judge_run_id, desk.folder / SPENDING) as spending:
-        return close_run(desk.lake, opened, desk.judge, spent=spending.read())
+def close_judge_run(desk: JudgeDesk, run_id: str) -> JudgeRun:
+    """Counts a run and enters what it came to."""
+    with open_spending(run_id, desk.folder / SPENDING) as spending:
+        return close_run(desk.lake, desk.workload, desk.judge, run_id, spent=spending.read())
 
 
 def rows_of(

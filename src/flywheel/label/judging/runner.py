@@ -237,16 +237,9 @@ class JudgeRunner:
             for seat in panel
             if seat.provider not in self._models
         ]
-        if section.budget_usd is not None:
-            problems += [
-                f"judges.{judge.name}.run.budget_usd: {seat.model} has no price, so nobody could "
-                "tell what is spent; add it to the table that FLYWHEEL_PRICES names, or give "
-                "budget_tokens instead"
-                for seat in panel
-                if self._prices.find(seat.model) is None
-            ]
         if problems:
             raise ConfigError(f"judge {judge.name}", problems)
+        refuse_unpriced(judge, section, self._prices)
         if 0 in (section.budget_usd, section.budget_tokens):
             raise self._budget_error(judge, sum(1 for _ in source))
 
@@ -258,6 +251,24 @@ class JudgeRunner:
         self._failed += is_failed(judged)
         if self._on_progress is not None:
             self._on_progress(self.progress())
+
+
+def refuse_unpriced(judge: Judge, section: JudgeRunSection, prices: PriceTable) -> None:
+    """A budget in money needs to know what money is spent.
+
+    Raises:
+        ConfigError: a model of the panel has no price.
+    """
+    if section.budget_usd is None:
+        return
+    problems = [
+        f"judges.{judge.name}.run.budget_usd: {seat.model} has no price, so nobody could tell what "
+        "is spent; add it to the table that FLYWHEEL_PRICES names, or give budget_tokens instead"
+        for seat in judge.section.panel
+        if prices.find(seat.model) is None
+    ]
+    if problems:
+        raise ConfigError(f"judge {judge.name}", problems)
 
 
 def is_failed(judged: JudgedTask) -> bool:

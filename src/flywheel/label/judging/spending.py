@@ -106,23 +106,28 @@ class Spending:
         changed = self._db.execute(_RESERVE, values | limits).rowcount
         return wanted if changed else None
 
-    def settle(self, reserved: Reservation, usd: float | None, tokens: int) -> None:
-        """Books what a call did cost; `usd` None where its price is not known."""
-        self._settle(reserved, spent=Reservation(_pico_up(usd), tokens), unpriced=usd is None)
+    def settle(
+        self, reserved: Reservation, usd: float | None, tokens: int, *, calls: int = 1
+    ) -> None:
+        """Books what calls did cost; `usd` None where their price is not known."""
+        spent = Reservation(_pico_up(usd), tokens)
+        self._settle(reserved, spent, unpriced=usd is None and calls > 0, calls=calls)
 
     def release(self, reserved: Reservation) -> None:
         """Gives back what was set aside for a call that was not paid for."""
-        self._settle(reserved, spent=None, unpriced=False)
+        self._settle(reserved, Reservation(0, 0), unpriced=False, calls=0)
 
-    def _settle(self, reserved: Reservation, *, spent: Reservation | None, unpriced: bool) -> None:
+    def _settle(
+        self, reserved: Reservation, spent: Reservation, *, unpriced: bool, calls: int
+    ) -> None:
         values = {
             "run": self.run_id,
             "pico": reserved.pico,
             "tokens": reserved.tokens,
-            "spent_pico": spent.pico if spent else 0,
-            "spent_tokens": spent.tokens if spent else 0,
+            "spent_pico": spent.pico,
+            "spent_tokens": spent.tokens,
             "unpriced": int(unpriced),
-            "calls": int(spent is not None),
+            "calls": calls,
         }
         self._db.execute(_SETTLE, values)
 
