@@ -30,8 +30,6 @@ def judge(place: Place, name: str, shards: int = 2, sample: float = 1.0) -> Judg
     with judging_alone(place, name):
         run_id = begin(place, name)
         parts = [shard.submit(place, name, run_id, n, shards, sample) for n in range(shards)]
-        for part in parts:
-            part.result()
-        outcome = finish(place, name, run_id)
+        outcome = finish(place, name, run_id, [part.result() for part in parts])
     publish(place, "judge", stories.of_judges([outcome]))
     return outcome

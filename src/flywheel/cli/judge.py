@@ -100,12 +100,12 @@ def run(
     else:
         _tell(report)
     if report.state == "invalid":
+        why = f"judge_run_id = '{report.judge_run_id}' and status = 'error'"
         messages.print(
             f"[yellow]invalid:[/] {escape(report.reason)}. It labels nothing; run it again to have "
-            "only the failed ones judged. Why they failed:\n"
-            f'  flywheel sql "select error_type, rationale from assessments where judge_run_id = '
-            f"'{report.judge_run_id}' and status = 'error'\""
+            "only the failed ones judged. Why they failed:"
         )
+        messages.print(f'  flywheel sql "from assessments where {why}"', soft_wrap=True)
         raise typer.Exit(1)
 
 

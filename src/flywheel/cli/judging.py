@@ -6,7 +6,7 @@ second would pay for the same answers.
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -218,7 +218,9 @@ def judge_shard(
     return asyncio.run(work())
 
 
-def finish_judging(place: Place, name: str, run_id: str) -> JudgeOutcome:
+def finish_judging(
+    place: Place, name: str, run_id: str, parts: Sequence[ShardDone]
+) -> JudgeOutcome:
     """Counts what the shards did; the run's rows count from now on, if it is valid."""
     from flywheel.label.judging import close_judge_run
     from flywheel.records import JudgeRun
@@ -234,7 +236,7 @@ def finish_judging(place: Place, name: str, run_id: str) -> JudgeOutcome:
     return JudgeOutcome(
         judge=name,
         state=closed.state,
-        reason=closed.reason,
+        reason="; ".join([closed.reason, *sorted({p.stopped for p in parts if p.stopped})]),
         judged=closed.tasks,
         failed=closed.errors,
         cost_usd=closed.cost_usd,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.graders.judge import build_judges
+from flywheel.graders.judge import Judge, build_judges
 from flywheel.label.judging import (
     JudgeDesk,
     JudgeRunReport,
@@ -23,7 +23,7 @@ from flywheel.label.judging import (
 )
 from flywheel.lake import Lake
 from flywheel.prices import Price, PriceTable
-from flywheel.records import Message
+from flywheel.records import Message, Qualification
 from flywheel.testing import make_interaction
 from flywheel.workload import Workload
 
@@ -208,3 +208,24 @@ def office(tmp_path: Path) -> Office:
 
 def allowed(*_: object, **__: object) -> None:
     """Every judge has qualified."""
+
+
+def qualified(judge: Judge, *, days: int = 30) -> Qualification:
+    """A qualification that holds for so many days; a negative number has expired."""
+    now = datetime.now(UTC)
+    return Qualification(
+        qualification_id=f"q-{judge.name}-{days}",
+        workload="triage",
+        created_at=now - timedelta(days=60 if days < 0 else 1),
+        expires_at=now + timedelta(days=days),
+        judge=judge.name,
+        judge_hash=judge.identity,
+        judge_model=" + ".join(seat.model for seat in judge.section.panel),
+        rubric=judge.rubric.reference_name,
+        gold_hash="gold",
+        items=100,
+        errors=0,
+        measures=(),
+        qualified=True,
+        reasons=(),
+    )
