@@ -27,24 +27,20 @@ def module(monkeypatch: pytest.MonkeyPatch) -> str:
 
     made = types.ModuleType("deployed_scorers")
 
-    @scorer
     def exact(outputs: str, expectations: dict[str, str]) -> bool:
         return outputs == expectations["advice"]
 
-    @scorer
     def polite(inputs: dict[str, object], outputs: str) -> Feedback:
         return Feedback(value="no" if "!" in outputs else "yes", rationale="It does not shout.")
 
-    @scorer
     def broken(outputs: str) -> bool:
         raise RuntimeError("no judge today")
 
-    @scorer
     def vague(outputs: str) -> str:
         return "rather good"
 
     for name, value in {"exact": exact, "polite": polite, "broken": broken, "vague": vague}.items():
-        setattr(made, name, value)
+        setattr(made, name, scorer(value))
     made.plain = len  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "deployed_scorers", made)
     return "deployed_scorers"
