@@ -34,6 +34,7 @@ from flywheel.graders.template import Missing, Template
 from flywheel.records import GradeResult, JsonObject, Message
 
 T = TypeVar("T")
+_STARTING = threading.Lock()
 TIMEOUT_S = 120.0
 
 NOTICE = """\
@@ -279,7 +280,9 @@ def wait_for(work: Coroutine[object, object, T]) -> T:
 
     One loop for all: connections belong to the loop they were made on, and are used again.
     """
-    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+    with _STARTING:  # two threads at once would start two loops, and mix their connections
+        loop = _loop()
+    return asyncio.run_coroutine_threadsafe(work, loop).result()
 
 
 @cache
