@@ -5,7 +5,9 @@ retrying; what is not becomes an error of the tree in `errors.py`.
 """
 
 import email.utils
+import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -24,6 +26,14 @@ from flywheel.records import JsonObject, Message, Record
 if TYPE_CHECKING:
     from openai import APIStatusError
     from openai.types.shared_params import ResponseFormatJSONSchema
+
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = ("response_format", "temperature", "max_tokens")
+_UNSUPPORTED = re.compile(
+    r"support|unknown|unrecogni|not (?:permitted|allowed)|extra", re.IGNORECASE
+)
 
 
 class Completion(Record):
@@ -134,6 +144,8 @@ class OpenAIChatModel:
             max_retries=max_retries,
             default_headers=headers,
         )
+        self._left_out: dict[str, set[str]] = {}
+        """By model, the options it does not support."""
 
     async def complete(
         self,
@@ -173,25 +185,39 @@ class OpenAIChatModel:
         max_tokens: int,
         timeout_s: float,
     ) -> StructuredCompletion:
-        """Answers once with JSON of the schema; see StructuredChatModel."""
-        from openai import APIConnectionError, APIStatusError
+        """Answers once with JSON of the schema; see StructuredChatModel.
 
-        try:
-            raw = await self._client.chat.completions.with_raw_response.create(
-                model=model,
-                messages=[message.model_dump() for message in messages],  # type: ignore[misc]
-                temperature=temperature,
-                max_tokens=max_tokens,
-                response_format=_json_of(schema),
-                timeout=timeout_s,
-            )
-        except APIConnectionError as error:
-            reason = str(error.__cause__ or "") or str(error)
-            raise UpstreamUnavailableError(self.base_url, reason) from error
-        except APIStatusError as error:
-            raise self._refusal(error, model) from error
-        headers = _limit_headers(raw.http_response.headers)
-        return read_structured(raw.http_response.text, url=self.base_url, headers=headers)
+        What a model says it does not support (reasoning models: temperature, max_tokens; older
+        servers: a schema) is left out from then on, with a warning. Without a schema the caller's
+        own words and its check of the answer remain.
+        """
+        from openai import APIConnectionError, APIStatusError, omit
+
+        wanted = _json_of(schema)
+        left_out = self._left_out.setdefault(model, set())
+        while True:
+            try:
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=model,
+                    messages=[message.model_dump() for message in messages],  # type: ignore[misc]
+                    temperature=omit if "temperature" in left_out else temperature,
+                    max_tokens=omit if "max_tokens" in left_out else max_tokens,
+                    max_completion_tokens=max_tokens if "max_tokens" in left_out else omit,
+                    response_format=omit if "response_format" in left_out else wanted,
+                    timeout=timeout_s,
+                )
+            except APIConnectionError as error:
+                reason = str(error.__cause__ or "") or str(error)
+                raise UpstreamUnavailableError(self.base_url, reason) from error
+            except APIStatusError as error:
+                option = _unsupported_option(error)
+                if option is None or (option in left_out):
+                    raise self._refusal(error, model) from error
+                left_out.add(option)
+                logger.warning("%s takes no %s: left out from now on", model, option)
+            else:
+                headers = _limit_headers(raw.http_response.headers)
+                return read_structured(raw.http_response.text, url=self.base_url, headers=headers)
 
     def _refusal(self, error: "APIStatusError", model: str) -> FlywheelError:
         status, body = error.status_code, error.body
@@ -314,6 +340,14 @@ def _completion(reply: _Reply) -> Completion:
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
     )
+
+
+def _unsupported_option(error: "APIStatusError") -> str | None:
+    """The option a server says it does not support, as OpenAI and vLLM put it."""
+    if error.status_code not in (400, 422) or not _UNSUPPORTED.search(error.message):
+        return None
+    told = f"{error.param or ''} {error.message}"
+    return next((option for option in _OPTIONS if option in told), None)
 
 
 def _limit_headers(headers: Mapping[str, str]) -> dict[str, str]:

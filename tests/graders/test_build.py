@@ -151,10 +151,15 @@ def test_every_mistake_of_a_specification_is_listed_at_once() -> None:
         assert expected in text
 
 
-@pytest.mark.parametrize("kind", ["score_model", "label_model", "python"])
-def test_a_grader_of_a_later_version_is_recognised_and_refused(kind: str) -> None:
-    with pytest.raises(ConfigError, match=f"{kind} comes with"):
-        build_graders({"g": {"type": kind, "source": "raise SystemExit"}})
+def test_a_grader_of_a_later_version_is_recognised_and_refused() -> None:
+    with pytest.raises(ConfigError, match="python comes with"):
+        build_graders({"g": {"type": "python", "source": "raise SystemExit"}})
+
+
+@pytest.mark.parametrize("kind", ["score_model", "label_model", "x-judge", "x-mlflow"])
+def test_a_grader_that_waits_for_a_model_is_refused_where_nobody_may_wait(kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"g: {kind} waits for a model"):
+        build_graders({"g": {"type": kind}})
 
 
 @pytest.mark.parametrize("metric", ["cosine", "meteor"])

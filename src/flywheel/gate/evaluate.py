@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +110,7 @@ class _Sitting:
 
     def __init__(self, chat: ChatModel, exam: Exam, on_progress: Progress | None) -> None:
         self._chat, self._exam, self._on_progress = chat, exam, on_progress
+        self._threads = ThreadPoolExecutor(exam.sampling.concurrency, "graders")
         self._failures: dict[str, int] = {}
         self._stop: FlywheelError | None = None
 
@@ -126,9 +128,10 @@ class _Sitting:
                 if self._on_progress is not None:
                     self._on_progress(len(answered), len(jobs))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._exam.sampling.concurrency, len(jobs))):
-                group.create_task(work())
+        with self._threads:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._exam.sampling.concurrency, len(jobs))):
+                    group.create_task(work())
         if self._stop is not None:
             raise self._stop
         return [answered[index] for index in range(len(jobs))]
@@ -198,9 +201,10 @@ class _Sitting:
             "messages": [message.model_dump(mode="json") for message in item.messages],
             "reference": item.reference,
         }
-        # A grader may take its time (a long text, a sandbox); other answers must not wait for it.
-        results = await asyncio.to_thread(
-            lambda: {name: one.grade(output, seen) for name, one in self._exam.graders.items()}
+        # A grader may take its time (a long text, a judge); other answers must not wait for it.
+        results = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: {name: one.grade(output, seen) for name, one in self._exam.graders.items()},
         )
         failed = [f"{name}: {r.error_type}" for name, r in results.items() if r.score is None]
         return {name: r.score for name, r in results.items()}, failed[0] if failed else None

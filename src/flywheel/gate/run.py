@@ -22,7 +22,7 @@ from flywheel.gate.report import (
     item_rows,
 )
 from flywheel.gate.suite import Suite, load_suite
-from flywheel.graders import build_graders, grader_hash
+from flywheel.graders import build_graders, grader_hash, pin_graders
 from flywheel.lake import Lake
 from flywheel.records import Decision, EvalReport, EvaluationItem, JsonObject
 from flywheel.tracking import TrackedRun, Tracker
@@ -64,7 +64,7 @@ async def run_gate(  # noqa: PLR0913 - where the evidence goes, what is judged, 
     refuse_own_homework(workload)
     suite = load_suite(workload.suite_path)
     specs = _grader_specs(workload)
-    rules = recipe_hash(workload.gate, specs)
+    rules = recipe_hash(workload.gate, pin_graders(specs, workload))
     decision_id = _digest(workload.name, candidate, champion, suite.suite_hash, rules)
     known = lake.fetch(Decision, DECISION_SQL, (workload.name, decision_id))
     if known:
@@ -72,7 +72,7 @@ async def run_gate(  # noqa: PLR0913 - where the evidence goes, what is judged, 
     exam = Exam(
         workload=workload.name,
         suite=suite,
-        graders=build_graders(specs, source="graders"),
+        graders=build_graders(specs, source="graders", models_of=workload),
         sampling=workload.gate.sampling,
         max_error_share=workload.gate.max_error_share,
     )

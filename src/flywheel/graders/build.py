@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from flywheel.errors import ConfigError
 from flywheel.graders.expression import Expression, parse_expression
@@ -19,39 +19,56 @@ from flywheel.graders.specs import (
     MultiSpec,
     StringCheckSpec,
     TextSimilaritySpec,
+    read_spec,
 )
 from flywheel.graders.template import Template, parse_template
-from flywheel.records import JsonObject, Record
+from flywheel.records import JsonObject
+from flywheel.workload import Workload
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-S = TypeVar("S", bound=Record)
-
 _LATER = {
-    "score_model": "comes with judges: it needs a judge model, and this version calls none",
-    "label_model": "comes with judges: it needs a judge model, and this version calls none",
     "python": "comes with the sandbox: this version has none, and runs no code from a file",
 }
 _LATER_METRICS = {
     "cosine": "comes with embeddings: it needs a model this version does not call",
     "meteor": "needs a thesaurus this version does not have",
 }
-_TYPES = ("string_check", "text_similarity", "multi", "x-json_schema", "x-function")
+_TYPES = (
+    "string_check",
+    "text_similarity",
+    "multi",
+    "score_model",
+    "label_model",
+    "x-json_schema",
+    "x-function",
+    "x-judge",
+    "x-mlflow",
+)
+_MODEL_TYPES = ("score_model", "label_model", "x-judge", "x-mlflow")
+"""Those that wait for a model: seconds, not microseconds."""
 
 
-def build_graders(spec: Mapping[str, JsonObject], *, source: str = "graders") -> dict[str, Grader]:
+def build_graders(
+    spec: Mapping[str, JsonObject],
+    *,
+    source: str = "graders",
+    models_of: Workload | None = None,
+) -> dict[str, Grader]:
     """Builds every grader of a specification.
 
     Args:
         spec: OpenAI grader JSON by name.
         source: What to call the specification in an error: a file's name.
+        models_of: The workload whose providers and judges a grader may ask. Without one, graders
+            that wait for a model are mistakes: where it is not given nobody may wait.
 
     Raises:
         ConfigError: with every mistake, and what would be valid.
     """
     problems: list[str] = []
-    graders = {name: _build(name, raw, name, problems) for name, raw in spec.items()}
+    graders = {name: _build(name, raw, name, problems, models_of) for name, raw in spec.items()}
     if problems:
         raise ConfigError(source, problems)
     return {name: grader for name, grader in graders.items() if grader is not None}
@@ -63,6 +80,17 @@ def grader_hash(spec: JsonObject) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def pin_graders(spec: Mapping[str, JsonObject], workload: Workload) -> dict[str, JsonObject]:
+    """The specification with each judge's identity: a changed rubric is another grader.
+
+    Raises:
+        ConfigError: a judge it names cannot be built.
+    """
+    from flywheel.graders.judge.building import pinned_judges
+
+    return {name: pinned_judges(raw, workload) for name, raw in spec.items()}
+
+
 def template_paths(spec: JsonObject) -> set[str]:
     """The fields a grader reads (`item.reference.urgency`), its sub-graders' too.
 
@@ -70,13 +98,11 @@ def template_paths(spec: JsonObject) -> set[str]:
         ConfigError: a template that cannot be read.
     """
     paths: set[str] = set()
-    for key in ("input", "reference"):
-        text = spec.get(key)
-        if isinstance(text, str):
-            try:
-                paths.update(parse_template(text).paths)
-            except ValueError as error:
-                raise ConfigError("graders", [f"{key}: {error}"]) from error
+    for key, text in _template_texts(spec):
+        try:
+            paths.update(parse_template(text).paths)
+        except ValueError as error:
+            raise ConfigError("graders", [f"{key}: {error}"]) from error
     parts = spec.get("graders")
     for part in parts.values() if isinstance(parts, dict) else ():
         if isinstance(part, dict):
@@ -84,7 +110,19 @@ def template_paths(spec: JsonObject) -> set[str]:
     return paths
 
 
-def _build(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
+def _template_texts(spec: JsonObject) -> Iterator[tuple[str, str]]:
+    """Every template with its key; a model grader's input is a list of messages."""
+    for key in ("input", "reference"):
+        value = spec.get(key)
+        for part in value if isinstance(value, list) else [value]:
+            text = part.get("content") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield key, text
+
+
+def _build(
+    name: str, raw: JsonObject, where: str, problems: list[str], models_of: Workload | None
+) -> Grader | None:
     """One grader, or None and lines added to `problems`."""
     kind = raw.get("type")
     match kind:
@@ -93,11 +131,21 @@ def _build(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grade
         case "text_similarity":
             return _text_similarity(name, raw, where, problems)
         case "multi":
-            return _multi(name, raw, where, problems)
+            return _multi(name, raw, where, problems, models_of)
         case "x-json_schema":
             return _json_schema(name, raw, where, problems)
         case "x-function":
             return _function(name, raw, where, problems)
+        case str() if kind in _MODEL_TYPES and models_of is None:
+            problems.append(
+                f"{where}: {kind} waits for a model, and nobody may wait here: the gate uses it. "
+                "A judge labels by `flywheel judge run` (docs/judges.md)"
+            )
+        case str() if kind in _MODEL_TYPES and models_of is not None:
+            # Imported late: judges are built on what is here.
+            from flywheel.graders.judge.building import build_model_grader
+
+            return build_model_grader(name, raw, where, problems, models_of)
         case str() if kind in _LATER:
             problems.append(f"{where}: {kind} {_LATER[kind]}. Valid now: {', '.join(_TYPES)}")
         case None:
@@ -108,7 +156,7 @@ def _build(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grade
 
 
 def _string_check(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
-    spec = _read(StringCheckSpec, raw, where, problems)
+    spec = read_spec(StringCheckSpec, raw, where, problems)
     texts = _templates(raw, where, problems)
     if spec is None or texts is None:
         return None
@@ -116,7 +164,7 @@ def _string_check(name: str, raw: JsonObject, where: str, problems: list[str]) -
 
 
 def _text_similarity(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
-    spec = _read(TextSimilaritySpec, raw, where, problems)
+    spec = read_spec(TextSimilaritySpec, raw, where, problems)
     texts = _templates(raw, where, problems)
     metric = spec.evaluation_metric if spec else "fuzzy_match"
     if metric not in METRICS:
@@ -128,12 +176,14 @@ def _text_similarity(name: str, raw: JsonObject, where: str, problems: list[str]
     return TextSimilarity(name, METRICS[metric], *texts)
 
 
-def _multi(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
-    spec = _read(MultiSpec, raw, where, problems)
+def _multi(
+    name: str, raw: JsonObject, where: str, problems: list[str], models_of: Workload | None
+) -> Grader | None:
+    spec = read_spec(MultiSpec, raw, where, problems)
     if spec is None:
         return None
     parts = {
-        part: _build(part, sub, f"{where}.graders.{part}", problems)
+        part: _build(part, sub, f"{where}.graders.{part}", problems, models_of)
         for part, sub in spec.graders.items()
     }
     formula: Expression | None = None
@@ -146,35 +196,19 @@ def _multi(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grade
 
 
 def _json_schema(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
-    spec = _read(JsonSchemaSpec, raw, where, problems)
+    spec = read_spec(JsonSchemaSpec, raw, where, problems)
     validator = _validator(spec.schema_, f"{where}.schema", problems) if spec else None
     return JsonSchema(name, validator) if validator is not None else None
 
 
 def _function(name: str, raw: JsonObject, where: str, problems: list[str]) -> Grader | None:
-    spec = _read(FunctionSpec, raw, where, problems)
+    spec = read_spec(FunctionSpec, raw, where, problems)
     if spec is None:
         return None
     try:
         return FunctionGrader(name, find_function(spec.function))
     except ValueError as error:
         problems.append(f"{where}.function: {error}")
-        return None
-
-
-def _read(spec: type[S], raw: JsonObject, where: str, problems: list[str]) -> S | None:
-    try:
-        return spec.model_validate(raw)
-    except ValidationError as error:
-        for problem in error.errors():
-            path = ".".join(str(part) for part in (where, *problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                valid = ", ".join(field.alias or key for key, field in spec.model_fields.items())
-                problems.append(f"{path}: unknown key; valid: {valid}")
-            elif problem["type"] == "missing":
-                problems.append(f"{path}: is required and missing")
-            else:
-                problems.append(f"{path}: {problem['msg']} (found {problem['input']!r:.80})")
         return None
 
 

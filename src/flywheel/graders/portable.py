@@ -34,7 +34,8 @@ def to_openai(name: str, spec: JsonObject) -> JsonObject:
     kind = spec.get("type")
     if isinstance(kind, str) and kind.startswith("x-"):
         raise ConfigError("graders", [f"{name}: {kind} is Flywheel's own; OpenAI has no such type"])
-    exported: JsonObject = {"name": name, **spec}
+    exported: JsonObject = {"name": name}
+    exported.update({key: value for key, value in spec.items() if not key.startswith("x-")})
     parts = spec.get("graders")
     if isinstance(parts, dict):
         exported["graders"] = {

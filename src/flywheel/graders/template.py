@@ -6,6 +6,7 @@ template.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -44,17 +45,24 @@ class Template:
         """The fields it reads, as written."""
         return self.parts[1::2]
 
-    def render(self, output: str, item: JsonObject) -> str | Missing:
+    def render(
+        self, output: str, item: JsonObject, *, enclose: Callable[[str, str], str] | None = None
+    ) -> str | Missing:
         """Fills the fields in; the first one that is absent ends it.
 
         A string is inserted as it is, anything else as compact JSON (`true`, `3`, `null`).
+
+        Args:
+            output: What `sample.*` is of.
+            item: What `item.*` is of.
+            enclose: Makes what is inserted of a field's path and its text.
         """
         filled = list(self.parts)
         for position, path in enumerate(self.paths):
             found = _look_up(path, output, item)
             if isinstance(found, Missing):
                 return found
-            filled[2 * position + 1] = found
+            filled[2 * position + 1] = enclose(path, found) if enclose else found
         return "".join(filled)
 
 

@@ -99,6 +99,9 @@ class Endpoint:
             headers = {"retry-after": "3", "x-ratelimit-remaining-requests": "0"}
             error = {"error": {"message": "not now", "code": "c"}}
             return web.json_response(error, status=answer, headers=headers)
+        if isinstance(answer, dict) and "refuse" in answer:
+            refusal = {"error": {"message": answer["refuse"], "type": "invalid_request_error"}}
+            return web.json_response(refusal, status=400)
         if isinstance(answer, str):
             answer = {"message": {"role": "assistant", "content": answer}}
         choice = {"index": 0, "finish_reason": "stop", **answer}

@@ -142,6 +142,39 @@ async def test_rate_limit_headers_of_an_answer_reach_the_caller(
     assert answer.headers == {"x-ratelimit-remaining-requests": "41"}
 
 
+async def test_what_a_model_does_not_support_is_left_out_and_remembered(
+    endpoint: Endpoint, model: OpenAIChatModel
+) -> None:
+    """As OpenAI's reasoning models say it of temperature and max_tokens."""
+    told = {
+        "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "temperature": "Unsupported value: 'temperature' does not support 0.0 with this model.",
+        "response_format": "'response_format' of type 'json_schema' is not supported.",
+    }
+
+    def script(body: JsonObject) -> str | JsonObject:
+        refused = next((option for option in told if option in body), None)
+        return {"refuse": told[refused]} if refused else grades(score="7")
+
+    endpoint.script = script
+    judge = make_judge()
+    (call,) = plan_calls(judge, make_task())
+    assert (await ask(judge, call, model)).text == grades(score="7")
+    assert (await ask(judge, call, model)).attempts == 1
+    assert len(endpoint.requests) == 5, "three refusals, and one request for each call"
+    assert endpoint.requests[-1]["max_completion_tokens"] == 1024
+
+
+async def test_a_refusal_that_only_names_an_option_changes_nothing(
+    endpoint: Endpoint, model: OpenAIChatModel
+) -> None:
+    endpoint.script = lambda body: {"refuse": "max_tokens exceeds what is left of the context"}
+    judge = make_judge()
+    (call,) = plan_calls(judge, make_task())
+    reply = await ask(judge, call, model)
+    assert (reply.error_type, len(endpoint.requests)) == ("judge_refused", 1)
+
+
 def _turns(body: JsonObject) -> int:
     messages = body["messages"]
     assert isinstance(messages, list)

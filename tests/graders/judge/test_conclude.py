@@ -168,3 +168,12 @@ def test_a_judgement_that_is_repeated_later_adds_nothing(tmp_path: Path) -> None
     lake.append([row])
     lake.append([row.model_copy(update={"created_at": NOW + timedelta(days=1)})])
     assert lake.query("select count(*) as n from assessments").column("n")[0].as_py() == 1
+
+
+def test_a_days_cost_counts_calls_and_not_the_rows_made_of_them(tmp_path: Path) -> None:
+    judge = make_judge(PAIRWISE)
+    lake = Lake(str(tmp_path / "lake"))
+    lake.append(rows_of(judge, make_task("first", "second"), grades(better="A"), None))
+    (row,) = lake.query("select * from cost_daily").to_pylist()
+    assert (row["activity"], row["calls"], row["errors"]) == ("judging", 2, 1)
+    assert (row["input_tokens"], row["cost_usd"]) == (20, pytest.approx(0.02))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.chat import OpenAIChatModel
-from flywheel.graders.judge import ask, conclude, find_suspicions, fence, plan_calls
+from flywheel.graders.judge import ask, conclude, fence, find_suspicions, plan_calls
 from flywheel.graders.judge.fence import draw_fence
 from flywheel.lake import Lake
 from flywheel.records import JsonObject, Message

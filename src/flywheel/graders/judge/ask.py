@@ -1,5 +1,6 @@
 """One call to one model: its answer, one repair where that is no verdict, and never a guess."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from flywheel.chat import StructuredChatModel, StructuredCompletion
@@ -22,6 +23,35 @@ async def ask(judge: Judge, call: JudgeCall, model: StructuredChatModel) -> Judg
     Raises:
         UpstreamUnavailableError: the endpoint did not answer, or said that it cannot now.
     """
+    return await ask_until_read(
+        call,
+        model,
+        read=lambda text: read_verdict(judge, call, text),
+        repair=lambda text, problem: repair_call(judge, call, text, problem),
+        timeout_s=judge.section.run.deadline_s,
+    )
+
+
+async def ask_until_read(
+    call: JudgeCall,
+    model: StructuredChatModel,
+    *,
+    read: Callable[[str], object],
+    repair: Callable[[str, str], JudgeCall],
+    timeout_s: float,
+) -> JudgeReply:
+    """As `ask`, for any form of answer.
+
+    Args:
+        call: What is asked.
+        model: Who is asked.
+        read: Raises VerdictError on a text that is no answer.
+        repair: Makes the second call of the first's text and what is wrong with it.
+        timeout_s: Of each request.
+
+    Raises:
+        UpstreamUnavailableError: as in `ask`.
+    """
     answers: list[StructuredCompletion] = []
     asked = call
     while True:
@@ -32,7 +62,7 @@ async def ask(judge: Judge, call: JudgeCall, model: StructuredChatModel) -> Judg
                 schema=call.response_schema,
                 temperature=call.temperature,
                 max_tokens=call.max_tokens,
-                timeout_s=judge.section.run.deadline_s,
+                timeout_s=timeout_s,
             )
         except BadRequestError as error:
             return _reply(call, answers, error_type="judge_refused", message=str(error))
@@ -41,11 +71,11 @@ async def ask(judge: Judge, call: JudgeCall, model: StructuredChatModel) -> Judg
             why = answer.refusal or "the endpoint's content filter"
             return _reply(call, answers, error_type="judge_refused", message=why)
         try:
-            read_verdict(judge, call, answer.text)
+            read(answer.text)
         except VerdictError as error:
             if len(answers) > 1:
                 return _reply(call, answers, error_type="judge_garbage", message=str(error))
-            asked = repair_call(judge, call, answer.text, _problem(call, answer, error))
+            asked = repair(answer.text, _problem(call, answer, error))
         else:
             return _reply(call, answers, text=answer.text)
 

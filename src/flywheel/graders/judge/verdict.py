@@ -45,7 +45,7 @@ def parse_verdict(rubric: Rubric, text: str, *, order: Order | None) -> Verdict:
         value = criterion.grade(label).value
         found.append(CriterionVerdict(name=criterion.name, label=label, value=value))
     overall, worth = _overall(rubric, found)
-    reasoning = _object(text).get("reasoning")
+    reasoning = read_object(text).get("reasoning")
     return Verdict(
         criteria=tuple(found),
         label=overall,
@@ -82,7 +82,7 @@ def _winner(label: str) -> Winner:
 
 def _grades(rubric: Rubric, text: str) -> JsonObject:
     names = [criterion.name for criterion in rubric.criteria]
-    grades = _object(text).get("grades")
+    grades = read_object(text).get("grades")
     if not isinstance(grades, dict):
         raise VerdictError(f"it has no object `grades`; asked for is {answer_form(rubric)}")
     missing = [name for name in names if grades.get(name) is None]
@@ -93,7 +93,12 @@ def _grades(rubric: Rubric, text: str) -> JsonObject:
     return grades
 
 
-def _object(text: str) -> JsonObject:
+def read_object(text: str) -> JsonObject:
+    """The one JSON object a reply is; a code block around it and thoughts before it are let go.
+
+    Raises:
+        VerdictError: it is not one.
+    """
     bare = _THOUGHT.sub("", text).strip()
     block = _CODE_BLOCK.match(bare)
     try:
