@@ -1,11 +1,17 @@
 """Win rates, as they are and at equal length; the numbers worked by hand or simulated."""
 
+import json
 import math
 import random
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from flywheel.cli.winrate import winrate
+from flywheel.errors import JudgeError
 from flywheel.label.winrate import Preference, read_preferences, win_rate
 from flywheel.lake import Lake
 from flywheel.records import Message
@@ -84,7 +90,7 @@ def test_no_preferences_are_no_win_rate() -> None:
         win_rate([])
 
 
-def test_preferences_are_read_from_the_lake_whoever_came_first(lake: Lake) -> None:
+def _fill(lake: Lake) -> None:
     """Two pairs with the models either way round, one of them judged twice: the later counts."""
     lake.append(
         [
@@ -113,8 +119,38 @@ def test_preferences_are_read_from_the_lake_whoever_came_first(lake: Lake) -> No
                             covariates=turned, **common),
         ]
     )  # fmt: skip
+
+
+def test_preferences_are_read_from_the_lake_whoever_came_first(lake: Lake) -> None:
+    _fill(lake)
     found = read_preferences(lake, workload="triage", judge="better", model="new", against="old")
     assert [(p.wins, p.length_difference, p.cluster) for p in found] == [
         (1.0, 6.0, "c-1"),
         (0.0, -5.0, "c-2"),
     ]
+
+
+WORKLOAD = """\
+name: triage
+alias: triage
+base_model: m
+labels: {name: urgency}
+graders: {g: {type: string_check, operation: eq, input: x, reference: x}}
+gate: {suite: s.jsonl, target: {grader: g}}
+"""
+
+
+def test_the_command_prints_both_rates_or_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "flywheel.yaml").write_text(WORKLOAD)
+    _fill(Lake(str(tmp_path / "lake")))
+    app = typer.Typer()
+    app.command()(winrate)
+    common = ["better", "--home", str(tmp_path), "--workload", str(tmp_path / "flywheel.yaml")]
+    ask = CliRunner().invoke
+    told = ask(app, [*common, "--model", "new", "--against", "old", "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["win_rate"]["mean"] == 0.5
+    assert "win rate" in ask(app, [*common, "--model", "new", "--against", "old"]).output
+    missing = ask(app, [*common, "--model", "new", "--against", "nobody"])
+    assert isinstance(missing.exception, JudgeError)
+    assert "flywheel judge run better" in str(missing.exception)
