@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from flywheel.cli.winrate import winrate
+from flywheel.cli.judge import app
 from flywheel.errors import JudgeError
 from flywheel.label.winrate import Preference, read_preferences, win_rate
 from flywheel.lake import Lake
@@ -143,9 +142,14 @@ gate: {suite: s.jsonl, target: {grader: g}}
 def test_the_command_prints_both_rates_or_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "flywheel.yaml").write_text(WORKLOAD)
     _fill(Lake(str(tmp_path / "lake")))
-    app = typer.Typer()
-    app.command()(winrate)
-    common = ["better", "--home", str(tmp_path), "--workload", str(tmp_path / "flywheel.yaml")]
+    common = [
+        "winrate",
+        "better",
+        "--home",
+        str(tmp_path),
+        "--workload",
+        str(tmp_path / "flywheel.yaml"),
+    ]
     ask = CliRunner().invoke
     told = ask(app, [*common, "--model", "new", "--against", "old", "--json"])
     assert told.exit_code == 0, told.output

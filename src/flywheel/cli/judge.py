@@ -18,6 +18,7 @@ from flywheel.cli.common import (
     print_json,
     print_table,
 )
+from flywheel.cli.winrate import winrate
 
 if TYPE_CHECKING:
     from flywheel.label.judging import JudgeRunReport, RunProgress
@@ -28,6 +29,7 @@ app = typer.Typer(
     "Example: flywheel judge run helpful --dry-run --home demo",
     no_args_is_help=True,
 )
+app.command()(winrate)
 
 
 @app.command()
