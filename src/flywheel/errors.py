@@ -29,6 +29,10 @@
         │   ├── AdapterNotFoundError       no folder there, or no adapter of that name
         │   └── DuplicateAdapterError      the name is taken
         ├── GateError                  a gate that cannot be run as declared
+        ├── JudgeError                 a judge that may not do what it was asked to
+        │   ├── JudgeNotQualifiedError     it has not qualified, or no longer is what qualified
+        │   ├── JudgeBudgetError           its run reached its budget
+        │   └── VerdictError               what it wrote is no verdict its rubric offers
         ├── TrackingError              MLflow refused what it was asked
         ├── NightRunningError          another night of the workload is going on
         └── PromotionError             a promotion that cannot go ahead
@@ -39,7 +43,7 @@ found, what is valid, and the next command to type.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -59,8 +63,20 @@ class TerminalError(FlywheelError):
 class UpstreamUnavailableError(TransientError):
     """A server did not answer, or answered that it cannot now."""
 
-    def __init__(self, url: str, reason: str, *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.url, self.reason, self.status = url, reason, status
+        self.retry_after_s = retry_after_s
+        """How long it asks to be left alone; None where it does not say."""
+        self.headers = dict(headers or {})
+        """Its rate-limit headers, names in lower case."""
         super().__init__(f"{url} is not available: {reason}. Is it up? `flywheel status` tells.")
 
 
@@ -349,6 +365,15 @@ class JudgeBudgetError(JudgeError):
             "judged. What was judged is kept; raise judges.*.run.budget_usd or budget_tokens and "
             "run it again to go on."
         )
+
+
+class VerdictError(JudgeError):
+    """What a judge wrote is no verdict its rubric offers."""
+
+    def __init__(self, reason: str, *, found: str | None = None) -> None:
+        self.reason, self.found = reason, found
+        """The reason quotes nothing of what was written: it may go back to a model."""
+        super().__init__(f"no verdict: {reason}" + (f" (found {found})" if found else ""))
 
 
 class TrackingError(TerminalError):

@@ -49,7 +49,7 @@ class JudgeRunSection(Section):
     """How a run spends time and money."""
 
     max_concurrency: Annotated[int, Field(ge=1)] = 64
-    """Most requests under way; the run finds by itself how many the endpoint takes."""
+    """Most requests under way at one endpoint; the run finds by itself how many it takes."""
     deadline_s: Positive = 120.0
     """Of one judgement with its retries; then it is an error row."""
     max_error_share: Fraction = 0.05
@@ -58,6 +58,8 @@ class JudgeRunSection(Section):
     """Never exceeded. Needs a price table (FLYWHEEL_PRICES)."""
     budget_tokens: Annotated[int, Field(ge=0)] | None = None
     """Input and output together; never exceeded."""
+    batch_price_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What the batch API costs of the price in the table: half, at the large providers."""
 
 
 class JudgeSection(Section):

@@ -199,6 +199,11 @@ class Assessment(Record):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: Finite | None = None
+    covariates: JsonObject = Field(default_factory=dict)
+    """What was measured beside the verdict and may have moved it: lengths, format, signs of an
+    injection. Recorded, never subtracted: docs/judges.md."""
+    judge_run_id: str | None = None
+    """Of `judge_runs`: the row counts once that run is valid. NULL where there is no run."""
     supersedes: str | None = None
     """assessment_id of the judgement this one replaces."""
     subject_key: str | None = None
@@ -262,6 +267,36 @@ class Qualification(Record):
     """Sentences; why not, where it did not."""
     run_id: str | None = None
     """MLflow run with the report."""
+
+
+class JudgeRun(Record):
+    """An entry of the ledger of judge runs: append-only, and a run's latest entry is its state.
+
+    A judge's rows are committed while it judges and count from the entry `valid` on: an invalid
+    run labels nothing, and the next run goes on with it instead of beginning again.
+    """
+
+    entry_id: str
+    judge_run_id: str
+    workload: str
+    created_at: UtcDatetime
+    judge: str
+    judge_hash: str
+    """Of models, prompt, rubric and sampling: only the same judge goes on with a run."""
+    state: Literal["open", "invalid", "valid"]
+    tasks: int
+    """Interactions or pairs judged so far, once for each model of the panel."""
+    errors: int
+    """Of those, without a verdict."""
+    max_error_share: Share
+    """Declared: with a greater share the run is invalid."""
+    calls: int
+    """Paid for so far."""
+    tokens: int
+    cost_usd: Finite | None
+    """NULL where the price of a call is not known."""
+    reason: str
+    """A sentence."""
 
 
 class QuarantineRecord(Record):

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         return self.root / "adapters"
 
     @property
+    def judge_cache_dir(self) -> Path:
+        """What judges answered, and the accounts of their runs."""
+        return self.root / "judge-cache"
+
+    @property
     def snapshot_dir(self) -> Path:
         """Datasets, a folder each."""
         return self.root / "snapshots"

@@ -25,7 +25,7 @@ from flywheel.errors import ConfigError
 from flywheel.judges import JudgeSection
 from flywheel.records import DatasetKind, Durability, JsonObject
 from flywheel.routes import GatewaySection
-from flywheel.section import Fraction, Positive, Section
+from flywheel.section import Fraction, Positive, Section, line_of
 
 ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Ranks vLLM accepts as max_lora_rank; anything else could be trained but not served."""
@@ -255,6 +255,11 @@ class Workload(Section):
         return self
 
     @property
+    def folder(self) -> Path:
+        """The workload file's folder; paths in the file are relative to it."""
+        return self._folder
+
+    @property
     def suite_path(self) -> Path:
         """The gate's suite, resolved against the workload file's folder."""
         return self._folder / self.gate.suite
@@ -308,7 +313,7 @@ def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
     for path in paths:
         name = _at(data, *path)
         if isinstance(name, str) and name not in names:
-            line = f"line {_line_of(root, path)}: " if root is not None else ""
+            line = f"line {line_of(root, path)}: " if root is not None else ""
             valid = ", ".join(names) or "none"
             where = ".".join(str(part) for part in path)
             problems.append(f"{line}{where}: no grader {name!r}; graders has: {valid}")
@@ -341,7 +346,7 @@ def _at(data: JsonValue, *path: int | str) -> JsonValue:
 def _sentence(problem: ErrorDetails, root: yaml.Node | None) -> str:
     """One line for one mistake: line number, path, what is wrong, what would be valid."""
     loc = problem["loc"]
-    line = _line_of(root, loc)
+    line = line_of(root, loc)
     where = ".".join(str(part) for part in loc) or "(the whole file)"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
@@ -354,23 +359,6 @@ def _sentence(problem: ErrorDetails, root: yaml.Node | None) -> str:
     else:
         message = f"{message} (found {problem['input']!r:.80})"
     return f"line {line}: {where}: {message}"
-
-
-def _line_of(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """The 1-based line of the deepest node on the path; a missing key's is its parent's."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not pairs:
-                break
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
 
 
 def _valid_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -61,9 +61,10 @@ def _prefect() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries happen at once."""
-    from flywheel_flows import capture, dataset, gate, label, nightly, promote, train
+    from flywheel_flows import capture, dataset, gate, judge, label, nightly, promote, train
 
-    tasks = [capture.drain, label.grade, dataset.build, train.learn, gate.stage, gate.decide]
+    tasks = [capture.drain, label.grade, label.ask_judges, dataset.build, train.learn]
+    tasks += [gate.stage, gate.decide, judge.begin, judge.shard, judge.finish]
     for task in [*tasks, promote.flip, nightly.tidy]:
         monkeypatch.setattr(task, "retry_delay_seconds", 0)
 

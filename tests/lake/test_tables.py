@@ -13,6 +13,7 @@ DESIGNED = {
     "adapters": ("workload",),
     "evaluations": ("workload",),
     "qualifications": ("workload",),
+    "judge_runs": ("workload",),
     "decisions": ("workload",),
     "releases": ("workload",),
     "quarantine": ("event_date",),

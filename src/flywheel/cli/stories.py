@@ -16,6 +16,7 @@ from flywheel.records import JsonObject, Record
 
 if TYPE_CHECKING:
     from flywheel.capture import DrainReport
+    from flywheel.cli.judging import JudgeOutcome
     from flywheel.cli.night import NightReport
     from flywheel.label import GradeReport
     from flywheel.promote import Fleet
@@ -49,6 +50,15 @@ def of_grades(report: "GradeReport") -> Story:
     ]
     text = "Graded by `labels.graders`." if rows else "`labels.graders` is empty: nothing to run."
     return _story("Labelled", rows, text)
+
+
+def of_judges(outcomes: "Sequence[JudgeOutcome]") -> Story:
+    """What the judges said, and which of them may not."""
+    rows: list[JsonObject] = [outcome.model_dump(mode="json") for outcome in outcomes]
+    reasons = [f"- `{outcome.judge}` {outcome.state}: {outcome.reason}" for outcome in outcomes]
+    judged = sum(outcome.judged for outcome in outcomes)
+    text = "\n".join(reasons) or "`judges` has none with the purpose `label`: nothing to run."
+    return _story(f"{judged} answers judged", rows, text)
 
 
 def of_snapshot(place: Place, outcome: str | Held) -> Story:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 VIEWS: dict[str, tuple[str, ...]] = {
-    "judgements": ("assessments",),
+    "judgements": ("assessments", "judge_runs"),
     "verdicts": ("judgements",),
     "labels": ("verdicts",),
     "responses": ("interactions", "labels"),

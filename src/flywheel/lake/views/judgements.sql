@@ -2,8 +2,8 @@
 --
 -- A question is (workload, item, name); the item is an interaction or, of a preference, a pair.
 -- Not counted: discarded and failed judgements, those that say nothing, those about a whole
--- conversation, and those another one supersedes (also when that one is discarded: so a judgement
--- is withdrawn). A rater's latest judgement of a question replaces the earlier ones; judgements
+-- conversation, those of a judge run that is not valid (yet), and those another one supersedes (also
+-- when that one is discarded: so a judgement is withdrawn). A rater's latest judgement of a question replaces the earlier ones; judgements
 -- without source_id are one unnamed rater. `answer` is what two raters must share to agree.
 WITH superseded AS (
     SELECT workload, supersedes AS assessment_id
@@ -27,6 +27,10 @@ submitted AS (
     FROM assessments
     ANTI JOIN superseded USING (workload, assessment_id)
     WHERE status = 'submitted' AND (interaction_id IS NOT NULL OR pair_ids IS NOT NULL)
+        AND (
+            judge_run_id IS NULL
+            OR judge_run_id IN (SELECT judge_run_id FROM judge_runs WHERE state = 'valid')
+        )
 ),
 answered AS (
     SELECT
