@@ -100,6 +100,11 @@ def test_a_judge_may_label_and_gate_where_one_of_them_declares_it(
 GATED: dict[str, JsonObject] = {
     "by its model": {"type": "score_model", "model": "gpt-4o", "input": []},
     "by the judge's name": {"type": "x-judge", "judge": "helpful"},
+    "by a scorer of MLflow": {
+        "type": "x-mlflow",
+        "scorer": "Safety",
+        "arguments": {"model": "openai:/gpt-4o"},
+    },
     "inside another grader": {
         "type": "multi",
         "graders": {"deep": {"type": "score_model", "model": "gpt-4o"}},
@@ -114,7 +119,8 @@ def test_a_grader_of_the_gate_may_not_ask_a_judge_that_labels(tmp_path: Path, re
     (problem,) = problems(
         tmp_path, {"helpful": judge("gpt-4o")}, graders={"nice": GATED[reached]}, gate=gate
     )
-    assert "gate.target.grader: gpt-4o gates by grader 'nice'" in problem
+    assert "gate.target.grader: " in problem
+    assert "gpt-4o gates by grader 'nice' and labels by judge 'helpful'" in problem
     assert TOGETHER in problem
 
 

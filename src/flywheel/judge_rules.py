@@ -157,6 +157,9 @@ def _asked(
         section = judges.get(judge)
         for seat in section.panel if section else ():
             yield seat.model, section is not None and section.allow_label_and_gate
+    scorer = value_at(spec, "arguments", "model")
+    if kind == "x-mlflow" and isinstance(scorer, str):
+        yield scorer, False
     inner = spec.get("graders")
     for part in inner.values() if isinstance(inner, dict) else ():
         yield from _asked(part, judges, depth + 1)
@@ -183,5 +186,5 @@ def _label_and_gate(uses: list[_Use]) -> Iterator[tuple[Location, str]]:
 
 
 def _bare(model: str) -> str:
-    """A model's name without the vendor some providers put before it: `openai/gpt-4o`."""
+    """A model's name without what some put before it: `openai/gpt-4o`, `openai:/gpt-4o`."""
     return model.lower().rsplit("/", 1)[-1]
