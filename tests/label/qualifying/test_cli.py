@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flywheel.cli import app
+from flywheel.errors import JudgeNotQualifiedError
 from flywheel.label.qualifying import require_qualified
 from flywheel.lake import Lake
 from flywheel.settings import Settings
@@ -17,7 +18,7 @@ GOLD_PAIRS = str(GOLD / "better_answer.jsonl")
 
 @pytest.fixture
 def home(tmp_path: Path, tracking_uri: str) -> Path:
-    """`tracking_uri` is the MLflow this home has by default once it is moved there."""
+    """Where `tracking_uri` puts MLflow's file is where a home has it."""
     return tmp_path
 
 
@@ -41,8 +42,13 @@ def test_a_judge_is_listed_measured_and_listed_as_qualified(
     assert "it was never measured on gold labels" in told.stdout
     assert "`flywheel judge qualify good --gold gold.jsonl` qualifies good" in told.stderr
 
+    refused = run(home, "run", "better")
+    assert isinstance(refused.exception, JudgeNotQualifiedError)
+    assert "`flywheel judge qualify better --gold gold.jsonl`" in str(refused.exception)
+
     result = run(home, "qualify", "better", "--gold", GOLD_PAIRS)
     assert result.exit_code == 0, result.output
+    assert run(home, "run", "better").exit_code == 0, "now it may"
     assert "better: 56 gold items, 0 without a verdict" in result.stdout
     assert "swap_consistency" in result.stdout
     assert "qualified until" in result.stderr
