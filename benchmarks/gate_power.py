@@ -18,8 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flywheel.gate.statistics import FloatArray, IntArray, PairedScores, paired_intervals
+from flywheel.gate.statistics import PairedScores, paired_intervals
 from flywheel.gate.statistics import items_needed as planned
+from flywheel.statistics import FloatArray, IntArray
 
 ROUNDS = 1000
 RESAMPLES = 500

@@ -22,10 +22,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from flywheel.errors import ConfigError
+from flywheel.judge_rules import rule_problems
 from flywheel.judges import JudgeSection
 from flywheel.records import DatasetKind, Durability, JsonObject
 from flywheel.routes import GatewaySection
-from flywheel.section import Fraction, Positive, Section, line_of
+from flywheel.section import Fraction, Positive, Section, line_of, value_at
 
 ServableRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Ranks vLLM accepts as max_lora_rank; anything else could be trained but not served."""
@@ -248,8 +249,8 @@ class Workload(Section):
         return value
 
     @model_validator(mode="after")
-    def _graders_exist(self) -> Self:
-        problems = _missing_graders(self.model_dump(mode="json"), None)
+    def _parts_fit(self) -> Self:
+        problems = _misfits(self.model_dump(mode="json"), None)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -290,16 +291,26 @@ class Workload(Section):
             # Cross-references are checked on the raw data, so that they are told together with
             # the mistakes that keep the model from being built; loc () repeats them.
             fields = [_sentence(problem, root) for problem in error.errors() if problem["loc"]]
-            raise ConfigError(str(path), [*fields, *_missing_graders(data, root)]) from error
+            raise ConfigError(str(path), [*fields, *_misfits(data, root)]) from error
         workload._folder = path.parent.absolute()
         return workload
 
 
+def _misfits(data: JsonValue, root: yaml.Node | None) -> list[str]:
+    """What no part shows by itself; works on data that may be wrong elsewhere too."""
+    broken = [
+        (f"line {line_of(root, where)}: " if root is not None else "")
+        + f"{'.'.join(str(part) for part in where)}: {problem}"
+        for where, problem in rule_problems(data)
+    ]
+    return [*_missing_graders(data, root), *broken]
+
+
 def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
-    """Graders that are named but not declared; works on data that may be wrong elsewhere too."""
-    known = _at(data, "graders")
+    """Graders that are named but not declared."""
+    known = value_at(data, "graders")
     names = sorted(known) if isinstance(known, dict) else []
-    rails, labels = _at(data, "gate", "guardrails"), _at(data, "labels", "graders")
+    rails, labels = value_at(data, "gate", "guardrails"), value_at(data, "labels", "graders")
     paths: list[tuple[int | str, ...]] = [("gate", "target", "grader")]
     paths += [
         ("gate", "guardrails", i, "grader")
@@ -311,7 +322,7 @@ def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
     paths += _route_graders(data)
     problems = []
     for path in paths:
-        name = _at(data, *path)
+        name = value_at(data, *path)
         if isinstance(name, str) and name not in names:
             line = f"line {line_of(root, path)}: " if root is not None else ""
             valid = ", ".join(names) or "none"
@@ -321,26 +332,14 @@ def _missing_graders(data: JsonValue, root: yaml.Node | None) -> list[str]:
 
 
 def _route_graders(data: JsonValue) -> list[tuple[int | str, ...]]:
-    routes = _at(data, "gateway", "routes")
+    routes = value_at(data, "gateway", "routes")
     return [
         ("gateway", "routes", alias, part, "graders", i)
         for alias in (routes if isinstance(routes, dict) else ())
         for part in ("cascade", "repair")
-        if isinstance(named := _at(data, "gateway", "routes", alias, part, "graders"), list)
+        if isinstance(named := value_at(data, "gateway", "routes", alias, part, "graders"), list)
         for i in range(len(named))
     ]
-
-
-def _at(data: JsonValue, *path: int | str) -> JsonValue:
-    """The value at a path, None where the path ends early."""
-    for part in path:
-        if isinstance(data, dict) and isinstance(part, str):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            return None
-    return data
 
 
 def _sentence(problem: ErrorDetails, root: yaml.Node | None) -> str:

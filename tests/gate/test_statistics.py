@@ -9,18 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel.gate.statistics import (
-    FloatArray,
-    IntArray,
     PairedScores,
-    design_effect,
     items_needed,
     paired_intervals,
     smallest_margin,
-    t_quantile,
     tango_interval,
-    wilson_interval,
 )
 from flywheel.records import Interval
+from flywheel.statistics import FloatArray, IntArray
 
 Z2 = 1.959964**2
 
@@ -69,31 +65,6 @@ def test_tango_stays_within_what_a_difference_can_be(gained: float, lost: float)
     assert low < high
 
 
-def test_wilson_of_all_right_is_n_over_n_plus_z_squared() -> None:
-    """10 of 10: 10 / 13.8415 = 0.7225."""
-    low, high = wilson_interval(10, 10)
-    assert low == pytest.approx(10 / (10 + Z2), abs=1e-6)
-    assert high == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("probability", "freedom", "table"),
-    [
-        (0.975, 1, 12.7062),
-        (0.975, 2, 4.3027),
-        (0.975, 3, 3.1824),
-        (0.975, 9, 2.2622),
-        (0.95, 10, 1.8125),
-        (0.995, 39, 2.7079),
-        (0.975, 200, 1.9719),
-        (0.975, 201, 1.9718),
-        (0.975, 5000, 1.9604),
-    ],
-)
-def test_t_quantiles_are_those_of_the_table(probability: float, freedom: int, table: float) -> None:
-    assert t_quantile(probability, freedom) == pytest.approx(table, abs=1e-4)
-
-
 @pytest.mark.parametrize(("margin", "items"), [(0.02, 3925), (0.03, 1745), (0.05, 628)])
 def test_items_for_a_margin_at_twenty_percent_discordance(margin: float, items: int) -> None:
     """(1.95996 + 0.84162)^2 = 7.8489; 7.8489 x 0.2 / 0.02^2 = 3924.4."""
@@ -114,26 +85,6 @@ def test_two_hundred_items_certify_six_to_eleven_points() -> None:
     """2.80158 x sqrt(0.1 / 200) = 0.0626; at 30 % discordance x sqrt(0.3 / 200) = 0.1085."""
     assert smallest_margin(items=200, variance=0.1) == pytest.approx(0.0626, abs=1e-4)
     assert smallest_margin(items=200, variance=0.3) == pytest.approx(0.1085, abs=1e-4)
-
-
-def test_design_effect_of_single_items_is_one() -> None:
-    assert design_effect(np.array([1.0, -1, 0, 0, 1]), singles(5)) == 1
-
-
-def test_design_effect_of_wholly_dependent_items_is_the_cluster_size() -> None:
-    """Residuals 1 1 -1 -1: between 2^2 + 2^2 = 8, items 4, size 2: (8 + 2) / (4 + 1) = 2."""
-    values, clusters = np.array([1.0, 1, -1, -1]), np.array([0, 0, 1, 1])
-    assert design_effect(values, clusters) == 2
-
-
-def test_design_effect_counts_clusters_where_nothing_varies() -> None:
-    """Twelve equal items in four clusters of three: (0 + 3) / (0 + 1) = 3, so four observations."""
-    assert design_effect(np.zeros(12), np.repeat(np.arange(4), 3)) == 3
-
-
-def test_design_effect_fades_to_one_when_items_of_a_cluster_disagree() -> None:
-    """200 clusters of +1 and -1: between 0, items 400, size 2: (0 + 2) / (400 + 1), held at 1."""
-    assert design_effect(np.tile([1.0, -1.0], 200), np.repeat(np.arange(200), 2)) == 1
 
 
 @pytest.mark.parametrize(

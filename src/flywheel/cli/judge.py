@@ -1,4 +1,4 @@
-"""`flywheel judge run` and `flywheel judge cache`: judges over what was captured."""
+"""`flywheel judge …`: judges over what was captured, once they have qualified."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from flywheel.cli.common import (
     print_json,
     print_table,
 )
+from flywheel.cli.qualifying import list_judges, qualify
 from flywheel.cli.winrate import winrate
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from flywheel.label.judging.run import OnProgress
 
 app = typer.Typer(
-    help="Language models that judge: have them judge what was captured.\n\n"
+    help="Language models that judge: whether their word counts, and what they say.\n\n"
     "Example: flywheel judge run helpful --dry-run --home demo",
     no_args_is_help=True,
 )
 app.command()(winrate)
+app.command()(qualify)
+app.command("list")(list_judges)
 
 
 @app.command()

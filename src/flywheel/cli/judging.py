@@ -8,12 +8,11 @@ import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flywheel.cli.steps import Place
 from flywheel.errors import ConfigError, JudgeBudgetError, JudgeError, JudgeNotQualifiedError
-from flywheel.records import Qualification, Record, Share, utcnow
+from flywheel.records import Record, Share, utcnow
 from flywheel.settings import Settings
 from flywheel.workload import Workload
 
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
     from flywheel.graders.judge import Judge
     from flywheel.label.judging import JudgeDesk, JudgeRunReport, Selection
     from flywheel.label.judging.run import OnProgress
-    from flywheel.lake import Lake
-
-_LATEST = """
-SELECT * FROM qualifications WHERE workload = ? AND judge = ?
-ORDER BY judge_hash = ? DESC, created_at DESC, qualification_id DESC
-LIMIT 1
-"""
 
 
 class JudgeOutcome(Record):
@@ -66,27 +58,6 @@ def find_judge(workload: Workload, name: str) -> "Judge":
         known = ", ".join(judges) or "none"
         raise ConfigError(f"judges of {workload.name}", [f"no judge {name!r}; there are: {known}"])
     return judges[name]
-
-
-def require_qualified(
-    lake: "Lake", workload: Workload, judge: "Judge", *, now: datetime
-) -> Qualification:
-    """The qualification that lets the judge label now.
-
-    Raises:
-        JudgeNotQualifiedError: there is none, it failed, it expired, or the judge has changed.
-    """
-    params = [workload.name, judge.name, judge.identity]
-    latest = next(iter(lake.fetch(Qualification, _LATEST, params)), None)
-    if latest is None:
-        raise JudgeNotQualifiedError(judge.name, "it was never measured on gold labels")
-    if latest.judge_hash != judge.identity:
-        raise JudgeNotQualifiedError(judge.name, "it changed since it was measured")
-    if not latest.qualified:
-        raise JudgeNotQualifiedError(judge.name, f"it failed: {'; '.join(latest.reasons)}")
-    if latest.expires_at <= now:
-        raise JudgeNotQualifiedError(judge.name, f"it expired on {latest.expires_at:%Y-%m-%d}")
-    return latest
 
 
 @asynccontextmanager
@@ -141,6 +112,7 @@ def run_judge(
 ) -> "JudgeRunReport":
     """Has one judge judge what it has not judged yet."""
     from flywheel.label.judging import batch_captured, judge_captured
+    from flywheel.label.qualifying import require_qualified
 
     settings, workload = place.load()
     judge = find_judge(workload, name)
@@ -186,6 +158,7 @@ def begin_judging(place: Place, name: str) -> str:
         JudgeBudgetError: its budget is 0.
     """
     from flywheel.label.judging import open_run, refuse_empty_budget
+    from flywheel.label.qualifying import require_qualified
     from flywheel.lake import Lake
 
     settings, workload = place.load()

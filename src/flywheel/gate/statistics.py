@@ -16,22 +16,21 @@ is bias: a suite unlike production, or a grader that is wrong.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flywheel.records import Interval
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
-RESAMPLES_AT_ONCE = 500
-"""Bounds the memory of a bootstrap: this many rows of one count a cluster."""
-_STEPS = 60
-"""Bisections of an interval of width at most 2: far below what a float can tell apart."""
+from flywheel.statistics import (
+    FloatArray,
+    IntArray,
+    bisect,
+    design_effect,
+    expanded_tail,
+    resampled_totals,
+    wilson_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -148,22 +147,6 @@ def smallest_margin(
     return z * math.sqrt(variance / items)
 
 
-def design_effect(values: FloatArray, clusters: IntArray) -> float:
-    """How many times wider the variance of the mean is than if items were independent; at least 1.
-
-    The ratio of the between-cluster to the item-wise sum of squares, after one discordant item's
-    worth of residual, shared by all of a typical cluster, is added as prior evidence. Without it
-    the ratio is 0/0 where nothing varies; with it, that case counts each cluster as one
-    observation, and the prior fades as discordant items come in (`benchmarks/gate_power.py`
-    measures the choice).
-    """
-    residual = values - values.mean()
-    sizes = np.bincount(clusters).astype(np.float64)
-    typical = float((sizes**2).sum() / len(values))
-    between = float((np.bincount(clusters, residual) ** 2).sum())
-    return max(1.0, (between + typical) / (float((residual**2).sum()) + 1))
-
-
 def tango_interval(
     gained: float, lost: float, n: float, *, alpha: float = 0.025
 ) -> tuple[float, float]:
@@ -190,56 +173,9 @@ def tango_interval(
         gap = gained - lost - n * delta
         return math.copysign(math.inf, gap) if variance <= 0 else gap / math.sqrt(variance)
 
-    low = _bisect(lambda delta: score(delta) > z, -1.0, estimate)
-    high = _bisect(lambda delta: score(delta) > -z, estimate, 1.0)
+    low = bisect(lambda delta: score(delta) > z, -1.0, estimate)
+    high = bisect(lambda delta: score(delta) > -z, estimate, 1.0)
     return low, high
-
-
-def wilson_interval(right: float, n: float, *, alpha: float = 0.025) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927)."""
-    z = NormalDist().inv_cdf(1 - alpha)
-    centre = (right + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(max(0.0, right * (1 - right / n)) + z * z / 4) / (n + z * z)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Student's t quantile above the median, without SciPy.
-
-    Bisects the exact distribution function for integer degrees of freedom (Abramowitz and Stegun
-    26.7.3 and 26.7.4); beyond 200 the expansion 26.7.5 is exact to seven digits.
-    """
-    if freedom > 200:
-        z = NormalDist().inv_cdf(probability)
-        return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    angle = _bisect(
-        lambda theta: _t_between(theta, freedom) < 2 * probability - 1, 0.0, math.pi / 2
-    )
-    return math.sqrt(freedom) * math.tan(angle)
-
-
-def _t_between(angle: float, freedom: int) -> float:
-    """P(-t < T < t) for t = sqrt(freedom) tan(angle)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    if freedom == 1:
-        return 2 * angle / math.pi
-    term = total = cosine if odd else 1.0
-    for k in range(2 + odd, freedom - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
-
-
-def _bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a claim that holds at the lower end stops holding."""
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if is_below(middle):
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
 
 
 def _count(clusters: IntArray) -> int:
@@ -254,27 +190,12 @@ def _bootstrap(
     if count < 2:
         means = columns.mean(axis=1)
         return means, means
-    sizes = np.bincount(clusters).astype(np.float64)
-    sums = np.stack([np.bincount(clusters, row) for row in columns] + [sizes], axis=1)
-    # Clusters with the same sums are exchangeable, so that how many of each kind are drawn is all
-    # that matters: of binary scores there are a handful of kinds, however many items.
-    kinds, counts = np.unique(sums, axis=0, return_counts=True)
-    random = np.random.default_rng(seed)
-    blocks = []
-    for start in range(0, resamples, RESAMPLES_AT_ONCE):
-        rows = min(RESAMPLES_AT_ONCE, resamples - start)
-        blocks.append(random.multinomial(count, counts / count, size=rows) @ kinds)
-    totals = np.concatenate(blocks)
+    sums = np.concatenate([columns, np.ones((1, columns.shape[1]))]).T
+    totals = resampled_totals(sums, clusters, resamples=resamples, seed=seed)
     means = totals[:, :-1] / totals[:, -1:]
-    tail = _expanded(alpha, count)
+    tail = expanded_tail(alpha, count)
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high
-
-
-def _expanded(alpha: float, count: int) -> float:
-    """Hesterberg's expanded percentile: Phi(-sqrt(n/(n-1)) t(1-alpha, n-1))."""
-    t = t_quantile(1 - alpha, count - 1)
-    return NormalDist().cdf(-math.sqrt(count / (count - 1)) * t)
 
 
 def _edge_interval(
