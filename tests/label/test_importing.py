@@ -127,7 +127,10 @@ def test_a_label_for_an_interaction_that_comes_later_finds_it(lake: Lake, tmp_pa
         ("l.csv", b"interaction_id,name\n", "at least one of the columns value, label, correction"),
         ("l.csv", b"interaction_id,name,value,value\n", "column value is there twice"),
         ("l.csv", b"", "column interaction_id is missing"),
-        ("l.csv", "interaction_id,name,value\n".encode("utf-16"), "UTF-16"),
+        ("l.csv", "interaction_id,name,value\n".encode("utf-16-le"), "UTF-16 without its mark"),
+        ("l.csv", b"PK\x03\x04\x14\0", "Excel workbook .* Save As, CSV UTF-8"),
+        ("l.csv", b"interaction_id,name,value\ri1,n,1\r", "Save As, CSV UTF-8"),
+        ("l.csv", b"pair_a,name,label\n", r"interaction_id is missing \(or pair_a and pair_b\)"),
         ("l.xlsx", b"PK", "give a .csv or .jsonl file"),
     ],
 )

@@ -1,10 +1,7 @@
 """`flywheel label …`: judgements in, counted, and withdrawn."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -20,6 +17,8 @@ from flywheel.cli.common import (
     print_json,
     print_table,
 )
+from flywheel.cli.label_exchange import export, page
+from flywheel.cli.label_import import import_, progress
 
 if TYPE_CHECKING:
     from flywheel.records import Assessment
@@ -40,71 +39,9 @@ UntilOption = Annotated[
 ]
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, moved by calling what it yields with done and total."""
-    from rich.progress import Progress
-
-    with Progress(console=messages, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="A .csv or .jsonl file; docs/labels.md.")],
-    home: HomeOption = None,
-    workload: WorkloadOption = DEFAULT_WORKLOAD,
-    source_type: Annotated[
-        Literal["human", "end_user", "llm_judge", "code"],
-        typer.Option(help="Who judged, where a row does not say."),
-    ] = "human",
-    source_id: Annotated[
-        str | None, typer.Option(help="Which of them, where a row does not say.")
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Import judgements from a file; rows that cannot be read go to quarantine.
-
-    Columns: interaction_id, name, one of value, label, correction; and if you like rationale,
-    source_id, source_type, round, created_at, assessment_id. Importing twice adds nothing.
-
-    Example: flywheel label import labels.csv --source-id dr-smith --home demo
-    """
-    from flywheel.label import RowDefaults, import_labels
-    from flywheel.lake import Lake
-
-    settings, task = load(home, workload)
-    defaults = RowDefaults(workload=task.name, source_type=source_type, source_id=source_id)
-    with _progress("reading") as on_progress:
-        report = import_labels(Lake.open(settings), file, defaults, on_progress=on_progress)
-    if json:
-        print_json(report)
-    else:
-        print_table(
-            str(file),
-            ["rows", "new", "known already", "quarantined", "interactions not captured (yet)"],
-            [
-                [
-                    report.rows,
-                    report.written,
-                    report.duplicates,
-                    report.quarantined,
-                    report.unknown_interactions,
-                ]
-            ],
-        )
-    if report.quarantined:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
-        messages.print(f"[yellow]quarantined:[/] {escape(reasons)}. Look at them with")
-        messages.print('  flywheel sql "select source, reason, detail from quarantine"')
-    if report.names and task.labels.name not in report.names:
-        messages.print(
-            f"[yellow]note:[/] no row is named {task.labels.name!r} (labels.name): these are kept, "
-            "but teach nothing"
-        )
-    if report.rows and report.rows == report.quarantined:
-        raise typer.Exit(1)
+app.command("import")(import_)
+app.command()(export)
+app.command()(page)
 
 
 @app.command()
@@ -121,7 +58,7 @@ def grade(
     from flywheel.lake import Lake
 
     settings, task = load(home, workload)
-    with _progress("grading") as on_progress:
+    with progress("grading") as on_progress:
         report = grade_captured(Lake.open(settings), task, on_progress=on_progress)
     if not task.labels.graders:
         messages.print(

@@ -13,8 +13,9 @@ from flywheel.label.counting import (
     label_state,
     list_judgements,
 )
+from flywheel.label.exchange import LabelFile, LabelFormat
 from flywheel.label.grading import GradeReport, grade_captured
-from flywheel.label.importing import ImportReport, import_labels
+from flywheel.label.importing import ImportReport, Redaction, import_labels
 from flywheel.label.retracting import Retraction, RetractReport, retract
 from flywheel.label.rows import RowDefaults
 
@@ -22,8 +23,11 @@ __all__ = [
     "GradeReport",
     "ImportReport",
     "LabelCount",
+    "LabelFile",
     "LabelFilter",
+    "LabelFormat",
     "LabelState",
+    "Redaction",
     "RetractReport",
     "Retraction",
     "RowDefaults",

@@ -1,17 +1,28 @@
-"""Label files, line by line: CSV and JSONL, each line with its original bytes."""
+"""Label files of our own, row by row: CSV and JSONL, each row with its original bytes.
+
+CSV as programs write it and as Excel does: a `sep=;` line, semicolons or tabs, the decimal comma
+that goes with them, empty columns at the end, apostrophes that keep a cell from being a formula.
+"""
 
 import csv
 import difflib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+
+from pydantic import JsonValue
 
 from flywheel.errors import BadRecordError, ConfigError
-from flywheel.label.rows import COLUMNS, JUDGEMENTS, REQUIRED, Row
+from flywheel.label.rows import COLUMNS, ITEMS, JUDGEMENTS, NUMBERS, Row
+from flywheel.label.texts import FallbackEncoding, TextLine, text_lines
 
-BOM = b"\xef\xbb\xbf"
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
+_KEPT_FROM_BEING_A_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+"""What `flywheel label export` and careful tools write (OWASP, CSV injection)."""
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -24,38 +35,35 @@ class Line:
     row: Row | BadRecordError
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path, encoding: FallbackEncoding | None = None) -> Iterator[Line]:
     """The rows of a label file; blank ones are passed over.
+
+    Args:
+        path: CSV or JSONL.
+        encoding: of the rows that are not UTF-8; without it they are told as bad ones.
 
     Raises:
         ConfigError: it cannot be read at all: absent, another format, a header with mistakes.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(str(path), [f"{path.suffix or 'no suffix'}: give a .csv or .jsonl file"])
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ConfigError(str(path), [f"{suffix or 'no suffix'}: give a .csv or .jsonl file"])
+    lines = text_lines(path, encoding)
+    if suffix in (".jsonl", ".ndjson"):
+        yield from _read_jsonl(lines)
+    else:
+        yield from _read_csv(path, lines)
+
+
+def _read_jsonl(lines: Iterable[TextLine]) -> Iterator[Line]:
+    for number, line in enumerate(lines, start=1):
+        if line.text.strip():
+            yield Line(number, line.raw, line.problem or _parse_json_line(line.text))
+
+
+def _parse_json_line(text: str) -> Row | BadRecordError:
     try:
-        with path.open("rb") as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise ConfigError(str(path), ["is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)"])
-            file.seek(0)
-            yield from reader(path, file)
-    except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
-
-
-def _read_jsonl(_: Path, file: BinaryIO) -> Iterator[Line]:
-    for number, raw in enumerate(file, start=1):
-        text = raw.removeprefix(BOM) if number == 1 else raw
-        if text.strip():
-            yield Line(number, raw, _parse_json_line(text))
-
-
-def _parse_json_line(raw: bytes) -> Row | BadRecordError:
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return BadRecordError("bad_encoding", f"not UTF-8: {error}")
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return BadRecordError("bad_json", str(error))
     if not isinstance(value, dict):
@@ -66,31 +74,39 @@ def _parse_json_line(raw: bytes) -> Row | BadRecordError:
 class _Remembering:
     """The lines of a file as text for `csv`, their bytes kept until taken."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._taken: list[bytes] = []
+    def __init__(self, lines: Iterator[TextLine]) -> None:
+        self._lines = lines
+        self._taken: list[TextLine] = []
+        self._put_back: list[TextLine] = []
+        self.read = 0
 
     def __iter__(self) -> Iterator[str]:
-        for number, raw in enumerate(self._file):
-            self._taken.append(raw)
-            text = raw.removeprefix(BOM) if number == 0 else raw
-            yield text.decode("utf-8", errors="surrogateescape")
+        return self
 
-    def take(self) -> bytes:
-        """The bytes read since the last time."""
-        raw = b"".join(self._taken)
+    def __next__(self) -> str:
+        line = self._put_back.pop() if self._put_back else next(self._lines)
+        self._taken.append(line)
+        self.read += 1
+        return line.text
+
+    def put_back(self) -> None:
+        """The line read last comes again."""
+        self._put_back.append(self._taken.pop())
+        self.read -= 1
+
+    def take(self) -> tuple[bytes, BadRecordError | None]:
+        """The bytes read since the last time, and what is wrong with them."""
+        problems = [line.problem for line in self._taken if line.problem is not None]
+        raw = b"".join(line.raw for line in self._taken)
         self._taken.clear()
-        return raw
+        return raw, problems[0] if problems else None
 
 
-def _read_csv(path: Path, file: BinaryIO) -> Iterator[Line]:
-    delimiter = _delimiter(file)
-    lines = _Remembering(file)
-    reader = csv.reader(iter(lines), delimiter=delimiter, strict=True)
-    header = [cell.strip() for cell in next(reader, [])]
-    problems = _header_problems(header)
-    if problems:
-        raise ConfigError(str(path), problems)
+def _read_csv(path: Path, text: Iterator[TextLine]) -> Iterator[Line]:
+    lines = _Remembering(text)
+    delimiter = _delimiter(lines)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header = _header(path, reader)
     lines.take()
     while True:
         try:
@@ -99,20 +115,45 @@ def _read_csv(path: Path, file: BinaryIO) -> Iterator[Line]:
             return
         except csv.Error as error:
             cells = BadRecordError("bad_csv", str(error))
-        raw = lines.take()
+        raw, problem = lines.take()
         if isinstance(cells, BadRecordError) or any(cell.strip() for cell in cells):
-            yield Line(reader.line_num, raw, _to_row(header, cells, raw))
+            row = problem or _to_row(header, cells, delimiter)
+            yield Line(lines.read, raw, row)
 
 
-def _delimiter(file: BinaryIO) -> str:
-    """Comma, or what Excel writes where the comma is the decimal point."""
-    header = file.readline()
-    file.seek(0)
-    return max(",;\t", key=lambda mark: header.count(mark.encode()))
+def _delimiter(lines: _Remembering) -> str:
+    """What Excel's first line says, or else the header's most frequent candidate."""
+    first = next(lines, "")
+    told = _SEPARATOR.fullmatch(first)
+    if told is not None:
+        return told[1]
+    if first:
+        lines.put_back()
+    return max(",;\t", key=first.count)
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+    except csv.Error as error:
+        hint = (
+            "; line ends of old Macs? In Excel: Save As, CSV UTF-8"
+            if "new-line" in str(error)
+            else ""
+        )
+        raise ConfigError(str(path), [f"line 1: {error}{hint}"]) from error
+    while header and not header[-1]:
+        header.pop()  # Excel saves the columns somebody once clicked into
+    problems = _header_problems(header)
+    if problems:
+        raise ConfigError(str(path), problems)
+    return header
 
 
 def _header_problems(header: list[str]) -> list[str]:
-    problems = [f"line 1: column {name} is missing" for name in REQUIRED if name not in header]
+    problems = [] if "name" in header else ["line 1: column name is missing"]
+    if not any(set(item) <= set(header) for item in ITEMS):
+        problems.append("line 1: column interaction_id is missing (or pair_a and pair_b)")
     if not set(JUDGEMENTS) & set(header):
         problems.append(f"line 1: at least one of the columns {', '.join(JUDGEMENTS)} is needed")
     for name in header:
@@ -125,17 +166,28 @@ def _header_problems(header: list[str]) -> list[str]:
 
 
 def _to_row(
-    header: list[str], cells: list[str] | BadRecordError, raw: bytes
+    header: list[str], cells: list[str] | BadRecordError, delimiter: str
 ) -> Row | BadRecordError:
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BadRecordError("bad_encoding", f"not UTF-8: {error}")
     if isinstance(cells, BadRecordError):
         return cells
+    while len(cells) > len(header) and not cells[-1].strip():
+        cells.pop()
     if len(cells) != len(header):
         return BadRecordError(
             "column_count",
             f"{len(cells)} cells under {len(header)} columns; quote cells with commas",
         )
-    return dict(zip(header, cells, strict=True))
+    row: dict[str, JsonValue] = {
+        name: cell[1:] if _KEPT_FROM_BEING_A_FORMULA.match(cell) else cell
+        for name, cell in zip(header, cells, strict=True)
+    }
+    if delimiter != ",":
+        row |= {name: _point(row[name]) for name in NUMBERS if name in row}
+    return row
+
+
+def _point(cell: JsonValue) -> JsonValue:
+    """`0,5` as `0.5`: where the comma is no delimiter, it is the decimal sign."""
+    if isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell):
+        return cell.replace(",", ".")
+    return cell
