@@ -224,7 +224,8 @@ def test_judges_are_built_from_the_workload(tmp_path: Path) -> None:
     workload = _workload(
         tmp_path,
         "  helpful: {rubric: small.md, panel: [{provider: big, model: j}]}\n"
-        "  own: {rubric: small.md, panel: [{provider: engine, model: m}]}\n",
+        "  own: {rubric: small.md, allow_own_family: true,"
+        " panel: [{provider: engine, model: m}]}\n",
     )
     judges = build_judges(workload)
     assert list(judges) == ["helpful", "own"]
