@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import computed_field
+
 from flywheel.capture.folder import SpoolFolder, WriterState, writer_of
 from flywheel.capture.ledger import Ledger, added, read_ledger, settled
 from flywheel.capture.segment import HEADER_BYTES, begun_at, count_frames
@@ -51,9 +53,10 @@ class SpoolTotals(Record):
     """spooled - drained - waiting: not 0 only while gateways or a drain are at work, because a
     gateway says how many it has spooled once a second."""
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def adds_up(self) -> bool:
-        """Whether every record is accounted for."""
+        """Whether every record is accounted for; it is in the JSON too, and never read from it."""
         return (
             self.difference == 0
             and self.accepted == self.spooled + self.pending + sum(self.dropped.values())
