@@ -121,6 +121,11 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         f"{found.open_segments} open, {found.leftover_segments} leftover segments; {age}"
     )
     console.print("; ".join(sums(found.totals)), soft_wrap=True)
+    if found.waiting_spans or found.waiting_log_records:
+        console.print(
+            f"{found.waiting_spans} spans and {found.waiting_log_records} log records of "
+            "OpenTelemetry wait to be joined"
+        )
     if found.writers:
         print_table(
             "writers",
