@@ -177,7 +177,7 @@ def redact_check(
     settings, declared = load(home, workload)
     redactor = redactor_for(declared, settings)
     if redactor is None:
-        valid = "set capture.redaction.policy: standard-1"
+        valid = "set capture.redaction.policy: standard-2"
         raise ConfigError(str(workload), [f"capture.redaction.policy is none; {valid}"])
     found = redactor.redact_text(_read_text(file))
     if as_json:
