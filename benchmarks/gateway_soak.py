@@ -4,10 +4,13 @@
 
 A few seconds at full speed tell the most it does; the soak then runs at half of that, a quarter of
 the connections streaming, with a drain every minute as a deployment has it. The resident memory of
-the gateway's processes is sampled every second, and a line fitted through the samples after a
-warm-up: its slope is in MB an hour, with its standard error, which takes neighbouring samples for
-independent and so is too small. In the end every answered call must be in the lake once, and the
-counters of the gateway and of its spool must add up.
+the gateway's processes is sampled every second, and lines are fitted through the samples after a
+warm-up, of the second half and of the last third: their slopes are in MB an hour, with standard
+errors, which take neighbouring samples for independent and so are too small. Memory grows in steps,
+when a burst takes more than any before it, and malloc keeps the room; what a call left behind would
+show in the number of objects alive (`python_blocks` of /metrics), sampled every five seconds. In
+the end every answered call must be in the lake once, and the counters of the gateway and of its
+spool must add up.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ from flywheel.lake import Lake
 CONNECTIONS = 16
 STREAMING = 4
 DRAIN_S = 60.0
+BLOCKS_S = 5.0
+BLOCKS = "\nflywheel_gateway_python_blocks "
 DRAIN = (
     "import sys; from pathlib import Path; home = Path(sys.argv[1]); "
     "from flywheel.capture import drain; from flywheel.lake import Lake; "
@@ -43,35 +48,59 @@ DRAIN = (
 )
 
 
+Slope = dict[str, float]
+"""Per hour, and its standard error."""
+
+
 @dataclass
 class Samples:
-    """Resident memory over time."""
+    """A number over time."""
 
     seconds: list[float] = field(default_factory=list)
-    megabytes: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
-    def add(self, seconds: float, rss: int) -> None:
+    def add(self, seconds: float, value: float) -> None:
         """Adds one."""
         self.seconds.append(round(seconds, 2))
-        self.megabytes.append(round(rss / 1e6, 3))
+        self.values.append(round(value, 3))
 
     def after(self, seconds: float) -> "Samples":
         """Those taken later."""
-        kept = [(s, mb) for s, mb in zip(self.seconds, self.megabytes, strict=True) if s >= seconds]
-        return Samples([s for s, _ in kept], [mb for _, mb in kept])
+        kept = [(s, v) for s, v in zip(self.seconds, self.values, strict=True) if s >= seconds]
+        return Samples([s for s, _ in kept], [v for _, v in kept])
 
-    def slope(self) -> tuple[float, float]:
-        """MB an hour by least squares, and its standard error."""
+    def slope(self) -> Slope:
+        """By least squares."""
         hours = [seconds / 3600 for seconds in self.seconds]
-        fit = statistics.linear_regression(hours, self.megabytes)
+        if len(hours) < 3:
+            return {"per_hour": 0.0, "standard_error": 0.0}
+        fit = statistics.linear_regression(hours, self.values)
         left = [
-            mb - fit.slope * hour - fit.intercept
-            for hour, mb in zip(hours, self.megabytes, strict=True)
+            value - fit.slope * hour - fit.intercept
+            for hour, value in zip(hours, self.values, strict=True)
         ]
         middle = statistics.fmean(hours)
         spread = sum((hour - middle) ** 2 for hour in hours)
-        variance = sum(one**2 for one in left) / max(len(left) - 2, 1)
-        return fit.slope, (variance / spread) ** 0.5
+        variance = sum(one**2 for one in left) / (len(left) - 2)
+        return {
+            "per_hour": round(fit.slope, 3),
+            "standard_error": round((variance / spread) ** 0.5, 3),
+        }
+
+    def slopes(self, warm_up_s: float) -> dict[str, Slope]:
+        """After the warm-up, of the second half, and of the last third."""
+        last = self.seconds[-1]
+        begins = {"after_warm_up": warm_up_s, "last_half": last / 2, "last_third": last * 2 / 3}
+        return {name: self.after(begin).slope() for name, begin in begins.items()}
+
+
+@dataclass
+class Watched:
+    """What was seen of the gateway's memory."""
+
+    rss_mb: Samples = field(default_factory=Samples)
+    blocks: Samples = field(default_factory=Samples)
+    """Python's objects alive, all workers together."""
 
 
 async def ask(target: Target, *, seconds: float, per_second: float | None) -> list[load.Latencies]:
@@ -95,15 +124,19 @@ async def ask(target: Target, *, seconds: float, per_second: float | None) -> li
     )
 
 
-async def watch(target: Target, samples: Samples) -> None:
+async def watch(target: Target, watched: Watched) -> None:
     """Samples memory, and drains as a deployment does; until it is cancelled."""
     started = time.perf_counter()
-    drained = started
+    drained = counted = started
     drains: list[asyncio.subprocess.Process] = []
     try:
         while True:
             now = time.perf_counter()
-            samples.add(now - started, target.rss())
+            watched.rss_mb.add(now - started, target.rss() / 1e6)
+            if now - counted > BLOCKS_S:
+                counted = now
+                page = await asyncio.to_thread(ask_admin, target, "/metrics")
+                watched.blocks.add(now - started, float(page.split(BLOCKS)[1].split()[0]))
             if now - drained > DRAIN_S and (not drains or drains[-1].returncode is not None):
                 drained = now
                 command = [sys.executable, "-c", DRAIN, str(target.home)]
@@ -114,25 +147,33 @@ async def watch(target: Target, samples: Samples) -> None:
             await drains[-1].wait()
 
 
+def ask_admin(target: Target, path: str, *, is_post: bool = False) -> str:
+    """What the admin port answers."""
+    assert target.home is not None
+    token = (target.home / "admin-token").read_text(encoding="utf-8")
+    request = urllib.request.Request(f"{target.admin_url}{path}", data=b"" if is_post else None)
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        page: bytes = reply.read()
+    return page.decode()
+
+
 async def soak(
-    target: Target, samples: Samples, *, seconds: float, per_second: float
+    target: Target, watched: Watched, *, seconds: float, per_second: float
 ) -> list[load.Latencies]:
     """The load and the watch over it."""
-    watching = asyncio.create_task(watch(target, samples))
+    watching = asyncio.create_task(watch(target, watched))
     found = await ask(target, seconds=seconds, per_second=per_second)
     watching.cancel()
-    await asyncio.wait([watching])
+    with suppress(asyncio.CancelledError):  # what else ended the watch is raised
+        await watching
     return found
 
 
-def check(target: Target, admin_url: str, answered: int) -> dict[str, Any]:
+def check(target: Target, answered: int) -> dict[str, Any]:
     """What became of every call; ends the benchmark where it does not add up."""
     assert target.home is not None
-    token = (target.home / "admin-token").read_text(encoding="utf-8")
-    request = urllib.request.Request(f"{admin_url}/admin/spool/flush", data=b"")
-    request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        counters: dict[str, Any] = json.loads(reply.read())
+    counters: dict[str, Any] = json.loads(ask_admin(target, "/admin/spool/flush", is_post=True))
     lake = Lake(str(target.home / "lake"))
     drain(target.home / "spool", lake)
     sql = "SELECT count(*), count(DISTINCT interaction_id) FROM interactions"
@@ -169,7 +210,7 @@ def main() -> None:
     default = Path("benchmarks/results/gateway_soak.json")
     parser.add_argument("--output", type=Path, default=default)
     options = parser.parse_args()
-    samples = Samples()
+    watched = Watched()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mock = stack.enter_context(mock_server())
@@ -182,13 +223,12 @@ def main() -> None:
         per_second = sum(len(one.whole_ms) / one.seconds for one in most)
         print(f"at most {per_second:.0f} requests/s; now {per_second / 2:.0f} …", flush=True)
         seconds = options.minutes * 60
-        found = uvloop.run(soak(target, samples, seconds=seconds, per_second=per_second / 2))
+        found = uvloop.run(soak(target, watched, seconds=seconds, per_second=per_second / 2))
         errors = sum(one.errors for one in [*most, *found])
         answered = sum(len(one.whole_ms) for one in [*most, *found])
-        books = check(target, str(target.admin_url), answered)
+        books = check(target, answered)
     warm_up_s = min(120.0, seconds / 5)
-    steady = samples.after(warm_up_s)
-    slope, error = steady.slope()
+    rss = watched.rss_mb.after(warm_up_s)
     latencies = sorted(ms for one in found[:1] for ms in one.whole_ms)
     result = {
         "minutes": options.minutes,
@@ -201,19 +241,20 @@ def main() -> None:
         "p99_ms": round(load.percentile(latencies, 0.99), 3),
         "warm_up_s": warm_up_s,
         "rss_mb": {
-            "first": samples.megabytes[0],
-            "after_warm_up": steady.megabytes[0],
-            "last": steady.megabytes[-1],
-            "most": max(samples.megabytes),
+            "first": watched.rss_mb.values[0],
+            "after_warm_up": rss.values[0],
+            "last": rss.values[-1],
+            "most": max(watched.rss_mb.values),
         },
-        "slope_mb_per_hour": round(slope, 3),
-        "slope_standard_error": round(error, 3),
+        "slope_mb": watched.rss_mb.slopes(warm_up_s),
+        "slope_blocks": watched.blocks.slopes(warm_up_s),
         **books,
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
-        "samples_mb": steady.megabytes[:: max(len(steady.megabytes) // 120, 1)],
+        "samples_mb": rss.values[:: max(len(rss.values) // 120, 1)],
+        "samples_blocks": watched.blocks.values[:: max(len(watched.blocks.values) // 120, 1)],
     }
-    print(json.dumps({name: value for name, value in result.items() if name != "samples_mb"}))
+    print(json.dumps({name: value for name, value in result.items() if "samples" not in name}))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if errors:

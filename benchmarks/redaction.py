@@ -1,6 +1,6 @@
 """What the redaction policy finds, what it takes for an identifier that is none, and its price.
 
-    python -m benchmarks.redaction [--records 2000] [--output benchmarks/results/redaction.json]
+    python -m benchmarks.redaction [--policy standard-2] [--records 2000] [--output FILE]
 
 Recall and precision per entity on `redaction_sentences`, and on Presidio's own synthetic set where
 ../shared/data has it; names on conllpp where a spaCy model is installed. `hidden`: the labelled
@@ -180,9 +180,10 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--policy", default="standard-2")
     options = parser.parse_args()
     console = Console()
-    policy = resolve_policy(RedactionSection(policy="standard-1"), source="benchmark")
+    policy = resolve_policy(RedactionSection(policy=options.policy), source="benchmark")
     assert policy is not None
     analyzer = Analyzer(policy)
     sets = {"own sentences": sentences(), "own sentences, later": sentences(LATER)}

@@ -51,9 +51,9 @@ RedactedEntity = Literal[
 class RedactionSection(Section):
     """What is taken out of a record before it is first committed."""
 
-    policy: Literal["none", "standard-1"] = "none"
-    """none stores what clients send as it is. standard-1: docs/redaction.md says what it finds, how
-    often, and what it does not."""
+    policy: Literal["none", "standard-1", "standard-2"] = "none"
+    """none stores what clients send as it is. standard-1, and standard-2, which finds more:
+    docs/redaction.md says what they find, how often, and what they do not."""
     entities: tuple[RedactedEntity, ...] | None = None
     """Only these; all the policy knows when absent. PERSON and LOCATION need a spaCy model."""
     score_threshold: Annotated[float, Field(ge=0.4, le=1)] = 0.4

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flywheel.capture import Spool, drain
 from flywheel.cli import app
 from flywheel.errors import PromotionError
 from flywheel.promote import Fleet
 from flywheel.records import JsonObject
+from tests.capture.records import exchange
 from tests.loopback import TOKEN, AdminPort, Replica
 from tests.promote.conftest import MakeAdapter, MakeDecision
 
@@ -80,6 +82,32 @@ def test_status_is_readable_and_json_and_survives_everything_being_down(
         server.stop()
     assert "DOWN" in run("status")
     assert len(json.loads(run("status", "--json"))["problems"]) == 3
+
+
+def test_status_shows_what_became_of_every_captured_call_and_that_it_adds_up(
+    run: Run, tmp_path: Path, fleet: Fleet
+) -> None:
+    """Of five: one answered with HTML, one twice, one no UTF-8 and one not drained yet."""
+    once = exchange()
+    with Spool(tmp_path / "spool") as spool:
+        for record in (once, once, exchange(response="<html>")):
+            assert spool.append("exchange", record)
+        broken = exchange().model_copy(update={"response": "\ud800"})
+        assert not spool.append("exchange", broken)
+    drain(tmp_path / "spool", fleet.lake)
+    with Spool(tmp_path / "spool") as spool:
+        assert spool.append("exchange", exchange())
+
+    captured = json.loads(run("status", "--json"))["captured"]
+    assert captured == {
+        **{"accepted": 5, "spooled": 4, "pending": 0, "dropped": {"invalid": 1}, "late": 0},
+        **{"drained": 3, "committed": 1, "quarantined": 1, "duplicates": 1, "waiting": 1},
+        **{"difference": 0, "adds_up": True},
+    }
+    shown = " ".join(run("status").split())
+    assert "5 accepted = 4 spooled + 0 pending + 1 dropped (invalid 1)" in shown
+    assert "4 spooled = 3 drained + 1 waiting" in shown
+    assert "3 drained = 1 committed + 1 quarantined + 1 duplicates" in shown
 
 
 def test_status_repairs_a_replica_that_lost_the_champion(

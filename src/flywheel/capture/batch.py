@@ -13,6 +13,7 @@ from typing import NamedTuple
 from flywheel.capture.blobs import INLINE_BYTES, without_large_content
 from flywheel.capture.folder import writer_of
 from flywheel.capture.ledger import Drained
+from flywheel.capture.parsed import Refused
 from flywheel.capture.redact import Redactors
 from flywheel.capture.segment import SegmentHeader
 from flywheel.errors import BadRecordError
@@ -105,14 +106,26 @@ class Batch:
 
     def reject(self, error: BadRecordError, origin: Origin) -> None:
         """Sends one record to quarantine, with the next commit."""
+        identity = origin.source.encode() + b"\0" + origin.payload
+        self._quarantine(error, f"spool:{origin.source}", origin.payload, identity, origin)
+
+    def refuse(self, refused: Refused, origin: Origin) -> None:
+        """The same for what was none when it came in; sent twice, it is there once."""
+        error = BadRecordError(refused.reason, refused.detail)
+        identity = refused.source.encode() + b"\0refused\0" + refused.payload
+        self._quarantine(error, refused.source, refused.payload, identity, origin)
+
+    def _quarantine(
+        self, error: BadRecordError, source: str, data: bytes, identity: bytes, origin: Origin
+    ) -> None:
         created_at = origin.header.created_at
-        detail, payload = self._redactors.rejected(error, origin.payload)
+        detail, payload = self._redactors.rejected(error, data)
         self._bad.append(
             QuarantineRecord(
-                quarantine_id=sha256(origin.source.encode() + b"\0" + origin.payload).hexdigest(),
+                quarantine_id=sha256(identity).hexdigest(),
                 event_date=created_at.date(),
                 created_at=created_at,
-                source=f"spool:{origin.source}",
+                source=source,
                 reason=error.reason,
                 detail=detail,
                 payload=payload,

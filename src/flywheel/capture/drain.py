@@ -28,6 +28,7 @@ from flywheel.capture.calm import few_collections
 from flywheel.capture.folder import SpoolFolder
 from flywheel.capture.ledger import Books
 from flywheel.capture.parse import sentences, to_assessment, to_interaction
+from flywheel.capture.parsed import Refused
 from flywheel.capture.redact import Redactor, Redactors
 from flywheel.capture.resolve import conversations_of, resolve_workloads
 from flywheel.capture.seal import seal_live_writers
@@ -193,6 +194,8 @@ class _Drain:
         try:
             if frame.kind == "feedback":
                 self._judgements.append((_parse(Feedback, frame.payload), origin))
+            elif frame.kind == "refused":
+                batch.refuse(_parse(Refused, frame.payload), origin)
             elif frame.kind == "assessment":
                 batch.add_assessment(_parse(Assessment, frame.payload), origin)
             elif frame.kind == "interaction":

@@ -24,17 +24,24 @@ from flywheel.records import Record, UtcDatetime
 MAGIC = b"FLYSPOOL"
 VERSION = 1
 MARKER = b"\xff\xfe"
-KINDS: dict[str, int] = {"exchange": 1, "feedback": 2, "interaction": 3, "assessment": 4}
+KINDS: dict[str, int] = {
+    **{"exchange": 1, "feedback": 2, "interaction": 3, "assessment": 4},
+    "refused": 5,
+}
 MAX_PAYLOAD = 1 << 30
 HEADER_BYTES = 4096
 """More than a segment's header."""
 
-Kind = Literal["exchange", "feedback", "interaction", "assessment"]
-"""As a gateway saw it; or parsed already, as OTLP spans are before they are acknowledged."""
+Kind = Literal["exchange", "feedback", "interaction", "assessment", "refused"]
+"""As a gateway saw it; parsed already, as OTLP spans are before they are acknowledged; or what
+could not be parsed then."""
 _FILE_HEAD = struct.Struct("<8sHII")
 _FRAME_HEAD = struct.Struct("<2sIIB")
 _CHECKED = struct.Struct("<IB")
-_NAMES: dict[int, Kind] = {1: "exchange", 2: "feedback", 3: "interaction", 4: "assessment"}
+_NAMES: dict[int, Kind] = {
+    **{1: "exchange", 2: "feedback", 3: "interaction", 4: "assessment"},
+    5: "refused",
+}
 FRAME_OVERHEAD = _FRAME_HEAD.size
 
 

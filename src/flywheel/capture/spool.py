@@ -1,8 +1,8 @@
 """The spool: every call and every judgement on local disk before anything else happens to it.
 
-Input: Exchange and Feedback records, or Interactions and Assessments that came parsed, from an
-event loop or any thread. Output: segment files in one folder, which `drain` turns into rows of the
-lake.
+Input: Exchange and Feedback records, Interactions and Assessments that came parsed, and what could
+not be, from an event loop or any thread. Output: segment files in one folder, which `drain` turns
+into rows of the lake.
 
 `append` never waits for the disk: one thread writes and fsyncs what has gathered within
 `fsync_interval_s`. A process that is killed loses at most that window (`group`). Who must know that
@@ -30,6 +30,7 @@ from pydantic_core import PydanticSerializationError
 
 from flywheel.capture.alarm import Alarm
 from flywheel.capture.folder import SpoolFolder, WriterLock, WriterState
+from flywheel.capture.parsed import Refused
 from flywheel.capture.seal import SealRequests
 from flywheel.capture.segment import FRAME_OVERHEAD, MAX_PAYLOAD, Kind, encode_frame
 from flywheel.capture.waiters import Waiters
@@ -132,7 +133,7 @@ class Spool:
     def append(
         self,
         kind: Kind,
-        record: Exchange | Feedback | Interaction | Assessment,
+        record: Exchange | Feedback | Interaction | Assessment | Refused,
         *,
         durability: Durability | None = None,
     ) -> bool:

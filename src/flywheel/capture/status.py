@@ -6,10 +6,14 @@ Input: a spool folder. Output: a SpoolStatus. Command: `flywheel capture status`
 import mmap
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import computed_field
+
 from flywheel.capture.folder import SpoolFolder, WriterState, writer_of
+from flywheel.capture.importers.live import JoinBuffer, NotKeptError
 from flywheel.capture.ledger import Ledger, added, read_ledger, settled
 from flywheel.capture.segment import HEADER_BYTES, begun_at, count_frames
 from flywheel.records import CaptureCounters, Record, UtcDatetime, utcnow
@@ -51,9 +55,10 @@ class SpoolTotals(Record):
     """spooled - drained - waiting: not 0 only while gateways or a drain are at work, because a
     gateway says how many it has spooled once a second."""
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def adds_up(self) -> bool:
-        """Whether every record is accounted for."""
+        """Whether every record is accounted for; it is in the JSON too, and never read from it."""
         return (
             self.difference == 0
             and self.accepted == self.spooled + self.pending + sum(self.dropped.values())
@@ -77,6 +82,10 @@ class SpoolStatus(Record):
     writers: tuple[WriterStatus, ...]
     """Alive, or killed and not drained yet."""
     totals: SpoolTotals
+    waiting_spans: int | None
+    """Sent live without content, until their log records have come; None: they cannot be read."""
+    waiting_log_records: int | None
+    """Of such spans, or of spans that have not come; both are in no total yet."""
 
 
 def read_status(spool_dir: Path) -> SpoolStatus:
@@ -86,6 +95,9 @@ def read_status(spool_dir: Path) -> SpoolStatus:
     begun = [moment for path in (*folder.segments(), *opened) if (moment := _begun(path))]
     oldest = min(begun, default=None)
     states = [(writer, folder.state(writer)) for writer in folder.writers()]
+    waiting: tuple[int | None, int | None] = (None, None)
+    with suppress(NotKeptError):
+        waiting = JoinBuffer(spool_dir).waiting()
     return SpoolStatus(
         spool=str(spool_dir),
         bytes=folder.size(),
@@ -100,6 +112,8 @@ def read_status(spool_dir: Path) -> SpoolStatus:
             if state is not None
         ),
         totals=read_totals(folder),
+        waiting_spans=waiting[0],
+        waiting_log_records=waiting[1],
     )
 
 

@@ -14,6 +14,9 @@ from flywheel.capture.folder import SpoolFolder, sync_folder
 from flywheel.capture.segment import SegmentHeader, encode_header
 from flywheel.records import utcnow
 
+IOV_MAX = 1024
+"""Most buffers one writev takes (POSIX; Linux and macOS have the same)."""
+
 
 class SegmentWriter:
     """Appends to one segment at a time and seals it by size and by age."""
@@ -56,14 +59,13 @@ class SegmentWriter:
         """
         try:
             descriptor = self._open() if self._descriptor is None else self._descriptor
-            data = b"".join(frames)
-            _write_all(descriptor, data)
+            size = _write_all(descriptor, frames)
             if is_synced:
                 os.fdatasync(descriptor)
         except OSError:
             self._abandon()
             raise
-        self._size += len(data)
+        self._size += size
         self._is_dirty = not is_synced
 
     def sync(self) -> None:
@@ -104,10 +106,8 @@ class SegmentWriter:
         header = SegmentHeader(
             writer=self._writer, created_at=utcnow(), default_workload=self._default_workload
         )
-        data = encode_header(header)
-        _write_all(self._descriptor, data)
+        self._size = self._header_bytes = _write_all(self._descriptor, [encode_header(header)])
         sync_folder(self._folder.path)
-        self._size = self._header_bytes = len(data)
         return self._descriptor
 
     def _abandon(self) -> None:
@@ -124,7 +124,20 @@ class SegmentWriter:
             self._close()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_all(descriptor: int, parts: Sequence[bytes]) -> int:
+    """Writes them one after the other without a copy of all: after a stall much may have gathered.
+
+    Returns:
+        Bytes written.
+    """
+    total = 0
+    for begin in range(0, len(parts), IOV_MAX):
+        some = parts[begin : begin + IOV_MAX]
+        size = sum(map(len, some))
+        written = os.writev(descriptor, some)
+        if written < size:
+            rest = memoryview(b"".join(some))[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        total += size
+    return total

@@ -120,7 +120,12 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         f"{found.spool}: {found.bytes / 1e6:.1f} MB in {found.sealed_segments} sealed, "
         f"{found.open_segments} open, {found.leftover_segments} leftover segments; {age}"
     )
-    console.print(told(found.totals), soft_wrap=True)
+    console.print("; ".join(sums(found.totals)), soft_wrap=True)
+    if found.waiting_spans or found.waiting_log_records:
+        console.print(
+            f"{found.waiting_spans} spans and {found.waiting_log_records} log records of "
+            "OpenTelemetry wait to be joined"
+        )
     if found.writers:
         print_table(
             "writers",
@@ -141,18 +146,18 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         )
 
 
-def told(totals: "SpoolTotals") -> str:
+def sums(totals: "SpoolTotals") -> tuple[str, str, str]:
     """The counters since the folder was made, as sums one can check."""
     dropped = sum(totals.dropped.values())
     reasons = ", ".join(f"{name} {count}" for name, count in totals.dropped.items())
     late = f"; {totals.late} answers left before their record was on disk" if totals.late else ""
-    moving = f"; {abs(totals.difference)} in motion" if totals.difference else ""
+    moving = f" ({abs(totals.difference)} in motion)" if totals.difference else ""
     return (
         f"{totals.accepted} accepted = {totals.spooled} spooled + {totals.pending} pending + "
-        f"{dropped} dropped{f' ({reasons})' if reasons else ''}; "
-        f"{totals.spooled} spooled = {totals.drained} drained + {totals.waiting} waiting{moving}; "
+        f"{dropped} dropped{f' ({reasons})' if reasons else ''}{late}",
+        f"{totals.spooled} spooled = {totals.drained} drained + {totals.waiting} waiting{moving}",
         f"{totals.drained} drained = {totals.committed} committed + "
-        f"{totals.quarantined} quarantined + {totals.duplicates} duplicates{late}"
+        f"{totals.quarantined} quarantined + {totals.duplicates} duplicates",
     )
 
 
@@ -172,7 +177,7 @@ def redact_check(
     settings, declared = load(home, workload)
     redactor = redactor_for(declared, settings)
     if redactor is None:
-        valid = "set capture.redaction.policy: standard-1"
+        valid = "set capture.redaction.policy: standard-2"
         raise ConfigError(str(workload), [f"capture.redaction.policy is none; {valid}"])
     found = redactor.redact_text(_read_text(file))
     if as_json:

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from flywheel.cli.common import DEFAULT_WORKLOAD, HomeOption, JsonOption, console, print_json
 from flywheel.errors import MissingExtraError
-from flywheel.records import Assessment, Interaction, Release
+from flywheel.records import Release
 from flywheel.settings import Settings
 from flywheel.workload import Workload
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from flywheel.capture import Spool
-    from flywheel.capture.importers.otlp_http import TracesEndpoint
+    from flywheel.capture.importers.live.wire import OtlpEndpoints
     from flywheel.lake import Lake
     from flywheel.serve.gateway import Address, Gateway, GatewayConfig, Seat
     from flywheel.serve.gateway.server import OnReady
@@ -173,7 +174,7 @@ class _Process:
                 config=config,
                 load=self._files.read,
             )
-            served.traces = _traces(spool, self._settings, workloads)
+            served.telemetry = _telemetry(spool, self._settings, served)
             yield served
 
 
@@ -184,25 +185,15 @@ def _run(work: "Coroutine[object, object, None]") -> None:
         runner.run(work)
 
 
-def _traces(spool: "Spool", settings: Settings, workloads: Sequence[Workload]) -> "TracesEndpoint":
-    """`POST /v1/traces` on this gateway; a span may name one of its workloads."""
-    import asyncio
-
+def _telemetry(spool: "Spool", settings: Settings, served: "Gateway") -> "OtlpEndpoints":
+    """`POST /v1/traces` and `/v1/logs` on this gateway; a span may name one of its workloads."""
     from flywheel.capture.importers import Source
-    from flywheel.capture.importers.otlp_http import TracesEndpoint
-
-    def keep(records: Sequence[Interaction | Assessment]) -> bool:
-        taken = [
-            spool.append(
-                "interaction" if isinstance(record, Interaction) else "assessment",
-                record,
-                durability="before_response",
-            )
-            for record in records
-        ]
-        return all(taken) and asyncio.run(spool.durable())
+    from flywheel.capture.importers.live import JoinBuffer, OtlpReceiver
+    from flywheel.capture.importers.live.wire import OtlpEndpoints
+    from flywheel.capture.parsed import keep
 
     def source() -> Source:
+        workloads = served.workloads  # those of the last reload
         return Source(
             workload=workloads[0].name,
             workloads=frozenset(one.name for one in workloads),
@@ -210,7 +201,8 @@ def _traces(spool: "Spool", settings: Settings, workloads: Sequence[Workload]) -
             subject_secret=settings.subject_key_secret.get_secret_value().encode(),
         )
 
-    return TracesEndpoint(keep, source)
+    buffer = JoinBuffer(settings.spool_dir)
+    return OtlpEndpoints(OtlpReceiver(partial(keep, spool), source, buffer))
 
 
 class _Ledger:

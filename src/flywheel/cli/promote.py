@@ -25,6 +25,7 @@ from flywheel.settings import Settings
 from flywheel.workload import Workload
 
 if TYPE_CHECKING:
+    from flywheel.capture.status import SpoolTotals
     from flywheel.promote import Fleet, StatusReport, Step
 
 ReasonOption = Annotated[str, typer.Option(help="Why, for the ledger.")]
@@ -116,6 +117,7 @@ def status(
 
     Example: flywheel status --home demo
     """
+    from flywheel.capture import read_status
     from flywheel.promote import repair as bring_back
     from flywheel.promote import status as ask
 
@@ -124,13 +126,11 @@ def status(
     if repair:
         asyncio.run(bring_back(fleet, on_step=_tell))
     report = asyncio.run(ask(fleet, new_labels=_new_labels(fleet)))
+    captured = read_status(settings.spool_dir).totals
     if json:
-        print_json(report)
+        print_json({**report.model_dump(mode="json"), "captured": captured})
     else:
-        from flywheel.capture import read_status
-        from flywheel.cli.capture import told
-
-        _show_status(report, told(read_status(settings.spool_dir).totals))
+        _show_status(report, captured)
 
 
 async def move(
@@ -203,7 +203,9 @@ def _show_release(release: Release, as_json: bool) -> None:
     )
 
 
-def _show_status(report: "StatusReport", captured: str) -> None:
+def _show_status(report: "StatusReport", captured: "SpoolTotals") -> None:
+    from flywheel.cli.capture import sums
+
     spool = report.gateway.spool or {}
     since = report.since.strftime("%Y-%m-%d %H:%M:%S UTC") if report.since else "the beginning"
     how = f", {report.action} by {report.actor}" if report.action else ""
@@ -215,7 +217,7 @@ def _show_status(report: "StatusReport", captured: str) -> None:
         ["new labels", f"{labels} (a night needs {report.labels_needed})"],
         ["gateway", f"{report.gateway.url} {'up' if report.gateway.is_up else 'DOWN'}"],
         ["spool", ", ".join(f"{name} {value}" for name, value in spool.items()) or "unknown"],
-        ["captured", captured],
+        *([name, text] for name, text in zip(("captured", "", ""), sums(captured), strict=True)),
     ]
     for replica in report.replicas:
         state = f"up: {', '.join(replica.resident)}" if replica.is_up else "DOWN"

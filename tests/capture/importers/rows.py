@@ -8,6 +8,7 @@ from flywheel.records import Assessment, Interaction, JsonObject
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 SOURCE = Source(workload="triage", subject_secret=b"secret", now=NOW, label_name="urgency")
+TRACE_ID, SPAN_ID = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
 CALL: JsonObject = {
     "id": "call_1",
     "type": "function",
@@ -164,8 +165,8 @@ def attribute(key: str, value: object) -> JsonObject:
 def otlp(attributes: dict[str, object], **fields: object) -> JsonObject:
     """A document of one span."""
     span: dict[str, object] = {
-        "traceId": "5b8efff798038103d269b633813fc60c",
-        "spanId": "eee19b7ec3c1b174",
+        "traceId": TRACE_ID,
+        "spanId": SPAN_ID,
         "name": "chat small",
         "startTimeUnixNano": "1767323045000000000",
         "endTimeUnixNano": "1767323046500000000",

@@ -16,7 +16,7 @@ from flywheel.capture import DrainReport, Spool, drain
 from flywheel.lake import Lake
 from flywheel.records import Assessment, Interaction, QuarantineRecord, Release
 from flywheel.serve.gateway import Gateway, GatewayConfig, create_admin_app, create_app, run_app
-from flywheel.serve.gateway.app import Traces
+from flywheel.serve.gateway.app import Telemetry
 from flywheel.workload import Workload
 
 TOKEN = "a-token"
@@ -90,13 +90,14 @@ class RunningGateway:
         ledger: Ledger | None = None,
         spool: Spool | None = None,
         load: Callable[[], Sequence[Workload]] | None = None,
-        traces: Traces | None = None,
+        telemetry: Telemetry | None = None,
         **config: Any,
     ) -> None:
         self.spool_dir = home / "spool"
         self.lake = Lake(str(home / "lake"))
         self.ledger = ledger or Ledger()
-        self._workloads, self._load, self._traces = workloads or [workload()], load, traces
+        self._workloads, self._load = workloads or [workload()], load
+        self._telemetry = telemetry
         self._config = GatewayConfig.model_validate(
             {"engine_urls": engine_urls, "poll_interval_s": 0.05, "shutdown_timeout_s": 2, **config}
         )
@@ -129,7 +130,7 @@ class RunningGateway:
             config=self._config,
             load=self._load,
         )
-        self.gateway.traces = self._traces
+        self.gateway.telemetry = self._telemetry
         self._runners = [
             run_app(app, self._config)
             for app in (create_app(self.gateway), create_admin_app(self.gateway, TOKEN))

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flywheel.capture.importers import Source
-from flywheel.capture.importers.otlp_http import TracesEndpoint
+from flywheel.capture.importers.live import JoinBuffer, OtlpReceiver
+from flywheel.capture.importers.live.wire import OtlpEndpoints
 from tests.serve.gateway.harness import TOKEN, RunningGateway, eventually
 from tests.serve.gateway.raw import connect, parse, read_all, request, send
 from tests.serve.gateway.upstream import ScriptedServer, hanging
@@ -26,8 +27,11 @@ EMPTY_CHUNK = b"0\r\n\r\n"
 @pytest.fixture
 def impatient(tmp_path: Path, upstream: ScriptedServer) -> Iterator[RunningGateway]:
     timeouts: Any = {"header_timeout_s": 0.3, "body_timeout_s": 0.3}
-    traces = TracesEndpoint(lambda records: True, lambda: Source(workload="triage"))
-    with RunningGateway(tmp_path, [upstream.url], traces=traces, **timeouts) as running:
+    receiver = OtlpReceiver(
+        lambda records: True, lambda: Source(workload="triage"), JoinBuffer(tmp_path)
+    )
+    telemetry = OtlpEndpoints(receiver)
+    with RunningGateway(tmp_path, [upstream.url], telemetry=telemetry, **timeouts) as running:
         yield running
 
 
@@ -108,7 +112,7 @@ def test_dripping_bytes_into_a_head_does_not_keep_it_open(impatient: RunningGate
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/feedback", "/v1/traces"]
+    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/feedback", "/v1/traces", "/v1/logs"]
 )
 def test_a_body_that_does_not_come_is_408_and_nobody_else_waits(
     impatient: RunningGateway, upstream: ScriptedServer, path: str

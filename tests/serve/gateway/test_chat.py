@@ -8,7 +8,15 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
 
 from tests.serve.gateway.harness import BASE, RunningGateway, release, workload
-from tests.serve.gateway.upstream import ScriptedServer, answering, chunk, replying, streaming
+from tests.serve.gateway.raw import connect, request
+from tests.serve.gateway.upstream import (
+    DONE,
+    ScriptedServer,
+    answering,
+    chunk,
+    replying,
+    streaming,
+)
 
 HELLO: Any = [{"role": "user", "content": "My knee hurts."}]
 
@@ -241,3 +249,19 @@ def test_models_lists_the_aliases(tmp_path: Path, upstream: ScriptedServer) -> N
 def test_another_path_is_404_in_the_same_shape(gateway: RunningGateway) -> None:
     with pytest.raises(NotFoundError, match="POST /v1/moderations is not served"):
         gateway.openai.moderations.create(model="triage", input="x")
+
+
+def test_the_head_of_a_stream_leaves_with_its_first_chunk_and_its_end_with_the_last(
+    gateway: RunningGateway, upstream: ScriptedServer
+) -> None:
+    """A head alone would wake the client before there is anything to read."""
+    upstream.script = streaming([chunk("Rest ", BASE), DONE], pause_s=0.2)
+    body = json.dumps({"model": "triage", "stream": True, "messages": HELLO}).encode()
+    with connect(gateway.url) as sock:
+        sock.sendall(request(body))
+        pieces = []
+        while piece := sock.recv(1 << 16):
+            pieces.append(piece)
+    assert pieces[0].startswith(b"HTTP/1.1 200") and b"data: " in pieces[0]
+    assert pieces[-1].endswith(b"0\r\n\r\n")
+    assert b"[DONE]" in b"".join(pieces)

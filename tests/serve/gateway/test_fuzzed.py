@@ -5,9 +5,9 @@ taken of it is in the lake or in quarantine, and the counters say so.
 """
 
 import copy
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from schemathesis.schemas import APIOperation
 
 from flywheel.capture import Spool
 from flywheel.capture.importers import Source
-from flywheel.capture.importers.otlp_http import TracesEndpoint
-from flywheel.records import Assessment, Interaction
+from flywheel.capture.importers.live import JoinBuffer, Kept, OtlpReceiver
+from flywheel.capture.importers.live.buffer import EVENT_S
+from flywheel.capture.importers.live.wire import OtlpEndpoints
+from flywheel.capture.parsed import keep
 from flywheel.serve.gateway import describe
 from flywheel.serve.gateway.keys import create_key
 from flywheel.serve.gateway.surface import SURFACES
@@ -73,7 +75,15 @@ _SPAN = some(
     endTimeUnixNano=_WHEN,
     attributes=few(some(key={"enum": NAMED}, value=_VALUE)),
 )
+_LOG = some(
+    traceId={"type": "string"},
+    spanId={"enum": ["", "0" * 16, "a" * 16]},
+    timeUnixNano=_WHEN,
+    eventName={"enum": ["", "gen_ai.choice", "gen_ai.evaluation.result", "\0"]},
+    body=_VALUE,
+)
 SPANS = some(resourceSpans=few(some(scopeSpans=few(some(spans=few(_SPAN))))))
+LOGS = some(resourceLogs=few(some(scopeLogs=few(some(logRecords=few(_LOG))))))
 """OTLP as far as its shape matters here: the description leaves it to OTLP."""
 
 
@@ -90,6 +100,9 @@ def document() -> dict[str, Any]:
     schemas["Spans"] = SPANS
     traces = found["paths"]["/v1/traces"]["post"]["requestBody"]["content"]
     traces["application/json"]["schema"] = {"$ref": "#/components/schemas/Spans"}
+    schemas["Logs"] = LOGS
+    logs = found["paths"]["/v1/logs"]["post"]["requestBody"]["content"]
+    logs["application/json"]["schema"] = {"$ref": "#/components/schemas/Logs"}
     return dict(found)
 
 
@@ -167,7 +180,7 @@ def fuzzer(
         tmp_path,
         [upstream.url],
         spool=spool,
-        traces=TracesEndpoint(partial(keep, spool), source),
+        telemetry=OtlpEndpoints(Taking(spool)),
         workloads=workloads,
         load=lambda: workloads,
         keys_file=keys_file,
@@ -177,18 +190,20 @@ def fuzzer(
         yield gateway, Fuzzer(gateway, keys)
 
 
+class Taking(OtlpReceiver):
+    """What the command mounts, counting what it hands to the spool."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(self._counted, source, JoinBuffer(spool.folder.path))
+        self._spool, self.kept = spool, 0
+
+    def _counted(self, records: Sequence[Kept]) -> bool:
+        self.kept += len(records)
+        return keep(self._spool, records)
+
+
 def source() -> Source:
     return Source(workload=NAMES[0], workloads=frozenset(NAMES))
-
-
-def keep(spool: Spool, records: Sequence[Interaction | Assessment]) -> bool:
-    """What the command mounts, less the wait for the disk."""
-    return all(
-        [
-            spool.append("interaction" if isinstance(one, Interaction) else "assessment", one)
-            for one in records
-        ]
-    )
 
 
 def assert_nothing_is_lost(gateway: RunningGateway, upstream: ScriptedServer) -> None:
@@ -196,13 +211,17 @@ def assert_nothing_is_lost(gateway: RunningGateway, upstream: ScriptedServer) ->
     metrics, spool = gateway.gateway.metrics, gateway.spool
     eventually(lambda: metrics.in_flight == 0)
     assert requests.get(f"{gateway.url}/readyz", timeout=5).status_code == 200
+    telemetry = gateway.gateway.telemetry
+    assert isinstance(telemetry, OtlpEndpoints)
+    receiver = telemetry.receiver
+    assert isinstance(receiver, Taking)
+    receiver.settle(time.time() + EVENT_S)
+    assert receiver.waiting() == (0, 0)
     assert spool.seal()
     counters = spool.counters
     asked = sum(metrics.requests.values())
     assert asked == len(upstream.seen), "what reached the model server is counted"
-    traces = gateway.gateway.traces
-    assert isinstance(traces, TracesEndpoint)
-    assert counters.accepted == asked + metrics.feedback[202] + traces.counters.accepted
+    assert counters.accepted == asked + metrics.feedback[202] + receiver.kept
     assert counters.accepted == counters.spooled + sum(counters.dropped.values())
     assert counters.dropped == {}
     report = gateway.drain()
@@ -224,6 +243,7 @@ def test_nothing_a_request_says_breaks_the_gateway_or_loses_a_record(
         "POST /v1/chat/completions",
         "POST /v1/feedback",
         "POST /v1/traces",
+        "POST /v1/logs",
         "POST /admin/releases",
     }
 

@@ -2,19 +2,19 @@
 
 import json
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import schemathesis
 from aiohttp import web
 
+from flywheel.capture.importers import Source
+from flywheel.capture.importers.live import JoinBuffer, OtlpReceiver
+from flywheel.capture.importers.live.wire import OtlpEndpoints
 from flywheel.serve.gateway import create_admin_app, create_app, describe
 from tests.serve.gateway.harness import TOKEN, RunningGateway
 
 DOCUMENT: Any = describe()
-
-
-async def no_traces(request: web.Request) -> web.StreamResponse:
-    raise NotImplementedError
 
 
 def routes(app: web.Application) -> set[tuple[str, str]]:
@@ -37,9 +37,12 @@ def described(*, is_admin: bool) -> set[tuple[str, str]]:
 
 
 def test_every_route_is_described_and_every_description_is_a_route(
-    gateway: RunningGateway,
+    gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    gateway.gateway.traces = no_traces
+    receiver = OtlpReceiver(
+        lambda records: True, lambda: Source(workload="triage"), JoinBuffer(tmp_path)
+    )
+    gateway.gateway.telemetry = OtlpEndpoints(receiver)
     assert routes(create_app(gateway.gateway)) == described(is_admin=False)
     admin = routes(create_admin_app(gateway.gateway, TOKEN))
     assert admin == described(is_admin=True) | {("get", "/healthz"), ("get", "/metrics")}

@@ -172,3 +172,40 @@ def test_spans_sent_to_the_gateway_are_in_the_lake_once(
     [row] = Lake(str(home / "lake")).fetch(Interaction, "SELECT * FROM interactions")
     assert row.response is not None
     assert (row.workload, row.response.text, row.duration_ms) == ("triage", "Rest it.", 1000)
+
+
+def test_log_records_wait_on_disk_for_their_span_whoever_answers(
+    tmp_path: Path, upstream: ScriptedServer
+) -> None:
+    """One gateway takes them, is killed, and the next one takes the span."""
+    ids = {"traceId": "0123456789abcdef0123456789abcdef", "spanId": "0123456789abcdef"}
+    body = {"kvlistValue": {"values": [{"key": "content", "value": {"stringValue": "Knee."}}]}}
+    log = {**ids, "eventName": "gen_ai.user.message", "body": body}
+    span = {
+        **ids,
+        "startTimeUnixNano": "1767323045000000000",
+        "attributes": [
+            {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+            {"key": "gen_ai.request.model", "value": {"stringValue": "small"}},
+        ],
+    }
+    sent = {
+        "logs": {"resourceLogs": [{"scopeLogs": [{"logRecords": [log]}]}]},
+        "traces": {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]},
+    }
+    home = tmp_path / "home"
+    for signal_, document in sent.items():
+        with GatewayProcess(home, upstream.url, options=GENERATE) as gateway:
+            request = urllib.request.Request(
+                f"{gateway.url}/v1/{signal_}",
+                data=json.dumps(document).encode(),
+                headers={"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                assert (reply.status, json.loads(reply.read())) == (200, {})
+            page = urllib.request.urlopen(f"{gateway.url}/metrics", timeout=20).read().decode()
+            kind = "logs" if signal_ == "logs" else "spans"
+            assert f'flywheel_gateway_otlp_total{{signal="{kind}",outcome="accepted"}} 1' in page
+            gateway.end(signal.SIGKILL)
+    shown = read_status(home / "spool")
+    assert (shown.waiting_spans, shown.waiting_log_records) == (1, 1)

@@ -104,6 +104,7 @@ def test_a_reload_keeps_the_champion(tmp_path: Path, upstream: ScriptedServer) -
         ask(gateway)
         gateway.openai.chat.completions.create(model="second", messages=HELLO)
         assert [seen.body["model"] for seen in upstream.seen] == ["triage-abc"] * 2
+        assert gateway.gateway.workloads == tuple(files.workloads), "live spans go by them"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,7 @@ def test_what_cannot_be_taken_over_changes_nothing(
         files.workloads = changed
         status, body = post(f"{gateway.admin_url}/admin/reload")
         assert (status, says in body["error"]["message"]) == (422, True)
+        assert gateway.gateway.workloads == (workload(),)
         assert ask(gateway) == "Rest it."
         assert gateway.gateway.metrics.reloads == 0
 

@@ -184,7 +184,7 @@ def _details(span: Span, source: Source) -> JsonObject:
     for event in span.events:
         if event.name in (name, "gen_ai.content.prompt", "gen_ai.content.completion"):
             merged |= event.attributes
-    for record in source.joined(f"{span.trace_id}:{span.span_id}"):
+    for record in source.joined(span.key):
         if record.get("name") == name:
             merged |= object_of(record.get("attributes")) | object_of(record.get("body"))
     return merged
@@ -194,7 +194,7 @@ def _from_events(
     span: Span, source: Source
 ) -> tuple[list[JsonObject], list[JsonObject], str | None]:
     events = [(event.name, event.attributes) for event in span.events]
-    for record in source.joined(f"{span.trace_id}:{span.span_id}"):
+    for record in source.joined(span.key):
         body = object_of(record.get("body")) or object_of(record.get("attributes"))
         events.append((text(record.get("name")) or "", body))
     asked, choices = event_messages(events)

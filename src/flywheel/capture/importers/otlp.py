@@ -13,6 +13,7 @@ from datetime import timedelta
 from pydantic import JsonValue
 
 from flywheel.capture.importers.dialects import fields_of
+from flywheel.capture.importers.log_events import log_events
 from flywheel.capture.importers.row import (
     Outcome,
     PassedOver,
@@ -24,16 +25,18 @@ from flywheel.capture.importers.row import (
     first_of,
     interaction,
     number,
+    object_of,
     own_uuid,
     pseudonym,
     text,
 )
-from flywheel.capture.importers.spans import Event, Span, at, log_events, spans_of_json
+from flywheel.capture.importers.spans import Event, Span, at, spans_of_json
 from flywheel.capture.importers.when import milliseconds, started
 from flywheel.errors import BadRecordError
 from flywheel.records import Assessment, JsonObject
 
 NAME = "otlp"
+EVALUATION = "gen_ai.evaluation.result"
 _FIRST_TOKEN = ("First Token Stream Event", "mlflow.chunk.item.0", "gen_ai.content.first_token")
 _PEOPLE = ("enduser.id", "user.id", "enduser.pseudo.id", "gen_ai.user.id", "mlflow.trace.user")
 _TAGS = ("service.name", "deployment.environment.name", "gen_ai.agent.name", "gen_ai.response.id")
@@ -98,9 +101,18 @@ def _read(span: Span, source: Source) -> list[Outcome]:
             "tags": _tags(span, has_content=bool(fields["messages"])),
         },
     )
-    judged = [event for event in span.events if event.name == "gen_ai.evaluation.result"]
-    source_of = {"interaction_id": identity, "workload": call.workload}
-    return [call, *(_evaluation(event, span, source, source_of) for event in judged)]
+    logged = [event_of(record) for record in source.joined(span.key)]
+    judged = [event for event in (*span.events, *logged) if event.name == EVALUATION]
+    of = {"interaction_id": identity, "workload": call.workload}
+    return [call, *(evaluation(event, span, source, of) for event in judged)]
+
+
+def event_of(record: JsonObject) -> Event:
+    """A log record as the event of a span that it might have been."""
+    time_ns = record.get("time_ns")
+    attributes = object_of(record.get("attributes")) | object_of(record.get("body"))
+    name = text(record.get("name")) or ""
+    return Event(name, time_ns if isinstance(time_ns, int) else 0, attributes)
 
 
 def _workload(span: Span, source: Source) -> str:
@@ -135,8 +147,20 @@ def _tags(span: Span, *, has_content: bool) -> JsonObject:
     return tags
 
 
-def _evaluation(event: Event, span: Span, source: Source, judged: dict[str, str]) -> Assessment:
-    """The conventions do not say who evaluated: filed as `code`, which outranks nobody."""
+def evaluation(event: Event, span: Span, source: Source, judged: dict[str, str]) -> Assessment:
+    """The judgement in a `gen_ai.evaluation.result` event.
+
+    The conventions do not say who evaluated: filed as `code`, which outranks nobody.
+
+    Args:
+        event: the event.
+        span: the call it was written in.
+        source: the import.
+        judged: `interaction_id` and `workload` of the call.
+
+    Raises:
+        BadRecordError: `missing_timestamp`, `invalid_record`.
+    """
     found = event.attributes
     name = text(found.get("gen_ai.evaluation.name")) or "evaluation"
     when = at(event.time_ns) or at(span.end_ns)

@@ -1,7 +1,7 @@
 """OTLP -> spans: JSON or protobuf, as files hold it and exporters send it.
 
 Input: `{"resourceSpans": […]}` as JSON (ids in hex, 64-bit integers as text: OTLP's own mapping),
-or an ExportTraceServiceRequest. Output: Span records; log records with GenAI events likewise.
+or an ExportTraceServiceRequest. Output: Span records. Log records are `log_events`'.
 """
 
 import base64
@@ -48,6 +48,11 @@ class Span(NamedTuple):
     resource: JsonObject = {}
     scope: str = ""
 
+    @property
+    def key(self) -> str:
+        """What it shares with its log records."""
+        return f"{self.trace_id}:{self.span_id}"
+
     def as_json(self) -> JsonObject:
         """The span for quarantine."""
         return {
@@ -73,7 +78,7 @@ def at(nanoseconds: int) -> datetime | None:
 def spans_of_json(document: JsonObject) -> Iterator[Span]:
     """The spans of one document."""
     for resource_spans in objects_of(document.get("resourceSpans")):
-        resource = _attributes(object_of(resource_spans.get("resource")).get("attributes"))
+        resource = attributes_of(object_of(resource_spans.get("resource")).get("attributes"))
         for scope_spans in objects_of(resource_spans.get("scopeSpans")):
             scope = text(object_of(scope_spans.get("scope")).get("name")) or ""
             for span in objects_of(scope_spans.get("spans")):
@@ -84,18 +89,18 @@ def _span(span: JsonObject, resource: JsonObject, scope: str) -> Span:
     status = object_of(span.get("status"))
     code = status.get("code")
     return Span(
-        trace_id=_hex(span.get("traceId")),
-        span_id=_hex(span.get("spanId")),
-        parent_span_id=_hex(span.get("parentSpanId")),
+        trace_id=hex_of(span.get("traceId")),
+        span_id=hex_of(span.get("spanId")),
+        parent_span_id=hex_of(span.get("parentSpanId")),
         name=text(span.get("name")) or "",
-        start_ns=_integer(span.get("startTimeUnixNano")),
-        end_ns=_integer(span.get("endTimeUnixNano")),
-        attributes=_attributes(span.get("attributes")),
+        start_ns=integer_of(span.get("startTimeUnixNano")),
+        end_ns=integer_of(span.get("endTimeUnixNano")),
+        attributes=attributes_of(span.get("attributes")),
         events=tuple(
             Event(
                 text(event.get("name")) or "",
-                _integer(event.get("timeUnixNano")),
-                _attributes(event.get("attributes")),
+                integer_of(event.get("timeUnixNano")),
+                attributes_of(event.get("attributes")),
             )
             for event in objects_of(span.get("events"))
         ),
@@ -106,11 +111,12 @@ def _span(span: JsonObject, resource: JsonObject, scope: str) -> Span:
     )
 
 
-def _hex(value: JsonValue) -> str:
+def hex_of(value: JsonValue) -> str:
+    """A trace's or a span's id; empty where it is no text."""
     return value.lower() if isinstance(value, str) else ""
 
 
-def _integer(value: JsonValue) -> int:
+def integer_of(value: JsonValue) -> int:
     """A 64-bit integer, which JSON carries as text; 0 where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return 0
@@ -121,26 +127,27 @@ def _integer(value: JsonValue) -> int:
     return found if abs(found) < 2**64 else 0
 
 
-def _attributes(pairs: JsonValue) -> JsonObject:
+def attributes_of(pairs: JsonValue) -> JsonObject:
+    """A list of KeyValue as an object."""
     return {
-        key: _value(object_of(pair.get("value")))
+        key: value_of(object_of(pair.get("value")))
         for pair in objects_of(pairs)
         if isinstance(key := pair.get("key"), str)
     }
 
 
-def _value(value: JsonObject) -> JsonValue:
+def value_of(value: JsonObject) -> JsonValue:
     """What an AnyValue holds."""
     if "intValue" in value:
-        return _integer(value["intValue"])
+        return integer_of(value["intValue"])
     if "doubleValue" in value:
         double = value["doubleValue"]
         return double if isinstance(double, int | float) else None  # "NaN" and "Infinity"
     if "arrayValue" in value:
         items = objects_of(object_of(value["arrayValue"]).get("values"))
-        return [_value(item) for item in items]
+        return [value_of(item) for item in items]
     if "kvlistValue" in value:
-        return _attributes(object_of(value["kvlistValue"]).get("values"))
+        return attributes_of(object_of(value["kvlistValue"]).get("values"))
     return first_of(value, "stringValue", "boolValue", "bytesValue")
 
 
@@ -165,7 +172,7 @@ def spans_of_protobuf(data: bytes) -> Iterator[Span]:
             "bad_protobuf", f"not an ExportTraceServiceRequest: {error}"
         ) from error
     for resource_spans in request.resource_spans:
-        resource = _from_wire(resource_spans.resource.attributes)
+        resource = from_wire(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
                 yield _wire_span(span, resource, scope_spans.scope.name)
@@ -179,9 +186,9 @@ def _wire_span(span: "WireSpan", resource: JsonObject, scope: str) -> Span:
         name=span.name,
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
-        attributes=_from_wire(span.attributes),
+        attributes=from_wire(span.attributes),
         events=tuple(
-            Event(event.name, event.time_unix_nano, _from_wire(event.attributes))
+            Event(event.name, event.time_unix_nano, from_wire(event.attributes))
             for event in span.events
         ),
         status_code=int(span.status.code),
@@ -191,33 +198,21 @@ def _wire_span(span: "WireSpan", resource: JsonObject, scope: str) -> Span:
     )
 
 
-def _from_wire(pairs: "Iterable[KeyValue]") -> JsonObject:
-    return {pair.key: _wire_value(pair.value) for pair in pairs}
+def from_wire(pairs: "Iterable[KeyValue]") -> JsonObject:
+    """The same from protobuf."""
+    return {pair.key: wire_value(pair.value) for pair in pairs}
 
 
-def _wire_value(value: "AnyValue") -> JsonValue:
+def wire_value(value: "AnyValue") -> JsonValue:
+    """What an AnyValue of protobuf holds."""
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_wire_value(item) for item in value.array_value.values]
+        return [wire_value(item) for item in value.array_value.values]
     if kind == "kvlist_value":
-        return _from_wire(value.kvlist_value.values)
+        return from_wire(value.kvlist_value.values)
     if kind == "double_value":
         return value.double_value if math.isfinite(value.double_value) else None
     if kind == "bytes_value":
         return base64.b64encode(value.bytes_value).decode()
     plain: JsonValue = getattr(value, kind) if kind else None
     return plain
-
-
-def log_events(document: JsonObject) -> Iterator[tuple[str, JsonObject]]:
-    """GenAI events among log records, each under `trace:span`: `{name, body, attributes}`."""
-    for resource_logs in objects_of(document.get("resourceLogs")):
-        for scope_logs in objects_of(resource_logs.get("scopeLogs")):
-            for record in objects_of(scope_logs.get("logRecords")):
-                attributes = _attributes(record.get("attributes"))
-                name = text(record.get("eventName")) or text(attributes.get("event.name")) or ""
-                if not name.startswith("gen_ai."):
-                    continue
-                body = _value(object_of(record.get("body")))
-                key = f"{_hex(record.get('traceId'))}:{_hex(record.get('spanId'))}"
-                yield key, {"name": name, "body": body, "attributes": attributes}

@@ -66,6 +66,11 @@ _MIGHT_HOLD: dict[str, Callable[[str], object]] = {
     "US_SSN": re.compile(r"\d{3}[- .]?\d\d[- .]?\d{4}|\d{3}-\d{6}|\d{5}-\d{4}").search,
 }
 """A cheap necessary condition for each pattern: most texts meet none, and never reach Presidio."""
+_MIGHT_HOLD_WIDE = _MIGHT_HOLD | {
+    "DATE_OF_BIRTH": re.compile(r"(?s)\d.{1,24}\d\d").search,
+    "MEDICAL_RECORD": re.compile(r"\d[\dA-Za-z]{2}").search,
+}
+"""The same for the wider patterns: what stands before may be anything."""
 
 
 class Analyzer:
@@ -75,6 +80,7 @@ class Analyzer:
         self._policy = policy
         self._engine: AnalyzerEngine | None = None
         self._known: dict[bytes, tuple[Finding, ...]] = {}
+        self._might_hold = _MIGHT_HOLD_WIDE if policy.is_wide else _MIGHT_HOLD
         self._patterns = sorted(policy.entities - NER_ENTITIES)
         self._names = sorted(policy.entities & NER_ENTITIES)
 
@@ -116,11 +122,11 @@ class Analyzer:
         )
 
     def _in_piece(self, piece: str) -> Iterator[Finding]:
-        wanted = [name for name in self._patterns if _MIGHT_HOLD[name](piece)] + self._names
+        wanted = [name for name in self._patterns if self._might_hold[name](piece)] + self._names
         if not wanted or not piece.strip():
             return
         if self._engine is None:
-            self._engine = _engine(self._policy.ner_model)
+            self._engine = _engine(self._policy.ner_model, is_wide=self._policy.is_wide)
         with _told_what_was_skipped():
             results = self._engine.analyze(
                 text=piece,
@@ -134,13 +140,13 @@ class Analyzer:
 
 
 @lru_cache(maxsize=4)
-def _engine(ner_model: str | None) -> "AnalyzerEngine":
+def _engine(ner_model: str | None, *, is_wide: bool) -> "AnalyzerEngine":
     try:
         import presidio_analyzer  # noqa: F401 - tells a missing extra from a broken one
     except ImportError as error:
         raise MissingExtraError(error.name or "presidio-analyzer", "redact") from error
     try:
-        engine = _build(ner_model)
+        engine = _build(ner_model, is_wide=is_wide)
         engine.analyze(text=_PROBE, language="en")
     except Exception as error:  # spaCy and a model raise anything; told, and nothing is drained
         told = f"Presidio cannot be used (spaCy model: {ner_model or 'none'}): {error}"
@@ -148,13 +154,15 @@ def _engine(ner_model: str | None) -> "AnalyzerEngine":
     return engine
 
 
-def _build(ner_model: str | None) -> "AnalyzerEngine":
+def _build(ner_model: str | None, *, is_wide: bool) -> "AnalyzerEngine":
     from presidio_analyzer import AnalyzerEngine, LemmaContextAwareEnhancer, RecognizerRegistry
 
     from flywheel.capture.redact.nlp import InstalledModel, Words, names_recognizer
     from flywheel.capture.redact.recognizers import pattern_recognizers
+    from flywheel.capture.redact.wider import wider_recognizers
 
-    recognizers = pattern_recognizers() + ([names_recognizer()] if ner_model else [])
+    recognizers = wider_recognizers() if is_wide else []
+    recognizers += pattern_recognizers() + ([names_recognizer()] if ner_model else [])
     return AnalyzerEngine(
         registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
         nlp_engine=InstalledModel(ner_model) if ner_model else Words(),

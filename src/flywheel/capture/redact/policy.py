@@ -41,6 +41,8 @@ class Policy(NamedTuple):
     score_threshold: float
     is_keyed: bool
     ner_model: str | None
+    is_wide: bool = False
+    """Whether it has the patterns of `wider`, as `standard-2` has."""
 
 
 def resolve_policy(section: RedactionSection, *, source: str) -> Policy | None:
@@ -70,6 +72,7 @@ def resolve_policy(section: RedactionSection, *, source: str) -> Policy | None:
         score_threshold=section.score_threshold,
         is_keyed=section.placeholders == "keyed",
         ner_model=model if has_ner else None,
+        is_wide=section.policy == "standard-2",
     )
 
 

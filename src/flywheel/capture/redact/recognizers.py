@@ -46,15 +46,15 @@ _EMAIL = Pattern(
 _EMAIL_LITERAL = Pattern(
     "E-mail at an address literal", r"[\w.+-]{1,64}@\[?\d{1,3}(?:\.\d{1,3}){3}\]?", 0.9
 )
-_MONTH = (
+MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|"
     r"sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
-_DATE = (
+DATE = (
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"
     r"|\d{1,2}[-/. ]{1,2}\d{1,2}[-/. ]{1,2}(?:\d{4}|\d{2})"
-    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)?[-/. ]{{1,2}}{_MONTH}[-/., ]{{1,3}}(?:\d{{4}}|\d{{2}})"
-    rf"|{_MONTH}\.?[-/ ]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[-/ ]{{1,2}}(?:\d{{4}}|\d{{2}}))(?!\d)"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)?[-/. ]{{1,2}}{MONTH}[-/., ]{{1,3}}(?:\d{{4}}|\d{{2}})"
+    rf"|{MONTH}\.?[-/ ]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?,?[-/ ]{{1,2}}(?:\d{{4}}|\d{{2}}))(?!\d)"
 )
 _BIRTH_LABEL = (
     r"\b(?:d\.?\s?o\.?\s?b\.?|b\.|geb\.|date\s+of\s+birth|birth\s?-?dates?|birthdays?|born)"
@@ -89,12 +89,12 @@ _RECORD_LABEL = (
     r"(?:chart|record)\s+(?:number|no\b\.?|\#))"
     r"(?:\W{1,3}(?:number|no|id|is|was|of|reads|:|=|\#)){0,2}\W{1,3}"
 )
-_NOT_A_DATE = r"(?!\d{4}-\d\d-\d\d\b|\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})\b)"
+NOT_A_DATE = r"(?!\d{4}-\d\d-\d\d\b|\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})\b)"
 _CHART_LABEL = (
     r"\b(?:pt|patient|chart|file|notes|record)"
     r"(?:\W{1,3}(?:for|with you|with us|number|no|is|id)){0,3}\W{1,3}"
 )
-_RECORD = _NOT_A_DATE + r"(?:[A-Z]{1,4}[-/]?)?\d[\dA-Z]{2,}(?:[-/.]?[\dA-Z]*\d[\dA-Z]*){0,4}\b"
+_RECORD = NOT_A_DATE + r"(?:[A-Z]{1,4}[-/]?)?\d[\dA-Z]{2,}(?:[-/.]?[\dA-Z]*\d[\dA-Z]*){0,4}\b"
 
 
 class OfflineEmailRecognizer(EmailRecognizer):  # type: ignore[misc]
@@ -169,12 +169,12 @@ class DateOfBirthRecognizer(PatternRecognizer):  # type: ignore[misc]
     """A whole date after a word that says birth; other dates are left alone."""
 
     def __init__(self) -> None:
-        label = rf"(?<={_BIRTH_LABEL}){_DATE}"
+        label = rf"(?<={_BIRTH_LABEL}){DATE}"
         super().__init__(
             supported_entity="DATE_OF_BIRTH",
             patterns=[
                 Pattern("Labelled date of birth", label, 0.95),
-                Pattern("Date soon after it", rf"(?<={_BIRTH_WORD}){_DATE}", 0.6),
+                Pattern("Date soon after it", rf"(?<={_BIRTH_WORD}){DATE}", 0.6),
             ],
         )
 

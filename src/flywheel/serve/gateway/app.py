@@ -5,8 +5,9 @@ Command: `flywheel gateway`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from pydantic import Field, JsonValue, SecretStr
@@ -31,7 +32,27 @@ from flywheel.serve.gateway.routing import Route, RouteTable
 from flywheel.serve.gateway.surface import SURFACES
 from flywheel.workload import Workload
 
-Traces = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Telemetry(Protocol):
+    """What OpenTelemetry's exporters talk to."""
+
+    async def traces(self, request: web.Request) -> web.StreamResponse:
+        """Answers `POST /v1/traces`."""
+        ...
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        """Answers `POST /v1/logs`."""
+        ...
+
+    async def run(self) -> None:
+        """Works beside the requests until it is cancelled."""
+        ...
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Parts by signal (`spans`, `logs`) and what became of them."""
+        ...
 
 
 class GatewayConfig(Record):
@@ -86,8 +107,11 @@ class Gateway:
         load: Callable[[], Sequence[Workload]] | None = None,
     ) -> None:
         self.config, self.sink, self._load = config, sink, load
-        self.traces: Traces | None = None
-        """Answers `POST /v1/traces`; set before the application is made, or there is none."""
+        self.workloads = tuple(workloads)
+        """As they were last read and taken over."""
+        self.telemetry: Telemetry | None = None
+        """Answers `POST /v1/traces` and `/v1/logs`; set before the application is made, or they are
+        not served."""
         self.metrics = Metrics()
         self.routes = RouteTable(workloads)
         self.watcher = ReleaseWatcher(
@@ -97,6 +121,7 @@ class Gateway:
         self.checks = build_checks(workloads)
         self.admission = self._open_door(workloads)
         self.is_stopping = False
+        self._joining: asyncio.Task[None] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -131,6 +156,7 @@ class Gateway:
         providers = build_providers(workloads, self.config.engine_urls)
         prices = PriceTable.load(self.config.prices_file)
         self.routes.replace(routes)
+        self.workloads = tuple(workloads)
         self.providers.replace(providers)
         self.checks.clear()
         self.checks.update(checks)
@@ -142,9 +168,14 @@ class Gateway:
         """Opens the connection pool and begins to follow the releases."""
         await self.providers.start()
         self.watcher.start()
+        if self.telemetry is not None:
+            self._joining = asyncio.create_task(self.telemetry.run())
 
     async def close(self) -> None:
         """Ends both. The sink is its owner's to close."""
+        if self._joining is not None:
+            self._joining.cancel()
+            await asyncio.wait([self._joining])
         await self.watcher.stop()
         await self.providers.close()
         if self.admission is not None:
@@ -177,8 +208,10 @@ def create_app(gateway: Gateway) -> web.Application:
     for surface in SURFACES:
         app.router.add_post(f"/v1/{surface.path}", ModelEndpoint(parts, surface).__call__)
     app.router.add_post("/v1/feedback", feedback.__call__)
-    if gateway.traces is not None:
-        app.router.add_post("/v1/traces", looks.traces)
+    if gateway.telemetry is not None:
+        gateway.metrics.telemetry = gateway.telemetry.counts
+        app.router.add_post("/v1/traces", _Exports(gateway, gateway.telemetry.traces).__call__)
+        app.router.add_post("/v1/logs", _Exports(gateway, gateway.telemetry.logs).__call__)
     app.router.add_get("/v1/models", looks.models)
     app.router.add_get("/v1/models/{name:.+}", looks.model)
     app.router.add_get("/healthz", looks.healthz)
@@ -221,41 +254,19 @@ class _Looks:
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models: the aliases."""
-        if (refused := self._refused(request)) is not None:
+        if (refused := _refused(self._gateway, request)) is not None:
             return refused
         routes = self._gateway.routes.all()
         return json_reply({"object": "list", "data": [_as_model(route) for route in routes]})
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{name}: one of them, 404 where there is none."""
-        if (refused := self._refused(request)) is not None:
+        if (refused := _refused(self._gateway, request)) is not None:
             return refused
         try:
             return json_reply(_as_model(self._gateway.routes.find(request.match_info["name"])))
         except UnknownModelError as error:
             return bad_request(str(error), status=404, param=error.param, code=error.code)
-
-    async def traces(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/traces: spans of OpenTelemetry, for whoever has a key where one is needed."""
-        assert self._gateway.traces is not None, "the route is there with it"
-        if (refused := self._refused(request)) is not None:
-            return refused
-        timeout_s = self._gateway.config.body_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._gateway.traces(request)
-        except TimeoutError:
-            message = f"the spans did not come, or were not stored, within {timeout_s:g} s"
-            return bad_request(message, status=408, code="body_timeout")
-
-    def _refused(self, request: web.Request) -> web.Response | None:
-        """The reply to somebody without a key, where one is needed."""
-        try:
-            if self._gateway.admission is not None:
-                self._gateway.admission.authenticate(request.headers)
-        except KeyRefusedError as error:
-            return refusal(error)
-        return None
 
     async def healthz(self, request: web.Request) -> web.Response:
         """GET /healthz: the process answers."""
@@ -306,6 +317,35 @@ class _Looks:
         return web.Response(
             body=page.encode(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
+
+
+class _Exports:
+    """Requests of OpenTelemetry's exporters, for whoever has a key where one is needed."""
+
+    def __init__(self, gateway: Gateway, answer: Handler) -> None:
+        self._gateway, self._answer = gateway, answer
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Answers one."""
+        if (refused := _refused(self._gateway, request)) is not None:
+            return refused
+        timeout_s = self._gateway.config.body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._answer(request)
+        except TimeoutError:
+            message = f"what was sent did not come, or was not stored, within {timeout_s:g} s"
+            return bad_request(message, status=408, code="body_timeout")
+
+
+def _refused(gateway: Gateway, request: web.Request) -> web.Response | None:
+    """The reply to somebody without a key, where one is needed."""
+    try:
+        if gateway.admission is not None:
+            gateway.admission.authenticate(request.headers)
+    except KeyRefusedError as error:
+        return refusal(error)
+    return None
 
 
 def _as_model(route: Route) -> JsonObject:

@@ -83,6 +83,12 @@ class Parts:
     """A request's body must have come by then."""
 
 
+class _Stream(web.StreamResponse):
+    """Its head leaves with its first chunk: a write less, and the client is woken once."""
+
+    _send_headers_immediately = False
+
+
 class ModelEndpoint:
     """The handler of one surface."""
 
@@ -173,12 +179,16 @@ class ModelEndpoint:
     async def _stream(self, request: web.Request, call: Call, begun: Begun) -> web.StreamResponse:
         upstream, chunk = begun.response, begun.first_chunk
         headers = forwarded(upstream.headers, _own_headers(call))
-        reply = web.StreamResponse(status=upstream.status, headers=headers)
+        reply = _Stream(status=upstream.status, headers=headers)
         call.is_streamed = True
         await reply.prepare(request)
         outcome = Outcome("ok" if upstream.status < 400 else "error")
         while chunk:
-            if call.received(chunk):
+            is_end, is_last = call.received(chunk), upstream.content.at_eof()
+            if is_last:
+                call.is_whole = True
+                break
+            if is_end:
                 self._recorder.finish(call, outcome)
                 await self._recorder.settled(call)
             await reply.write(chunk)
@@ -191,7 +201,7 @@ class ModelEndpoint:
             call.is_whole = True
         self._recorder.finish(call, outcome)
         await self._recorder.settled(call)
-        await reply.write_eof()
+        await reply.write_eof(chunk if call.is_whole else b"")
         return reply
 
     async def _break_off(self, reply: web.StreamResponse, call: Call, reason: str) -> None:

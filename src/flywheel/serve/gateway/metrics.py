@@ -4,9 +4,13 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/ (version 0.
 hand, because on the request path a counter should cost a dictionary update and nothing else.
 """
 
+import resource
+import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from flywheel.prices import TokenUsage
 from flywheel.records import CaptureCounters
@@ -65,6 +69,8 @@ class Metrics:
         """Calls without a price or without token counts, by workload and model."""
         self.budgets: Callable[[], Sequence[BudgetState]] = tuple
         """Where each workload stands today."""
+        self.telemetry: Callable[[], Mapping[tuple[str, str], int]] = dict
+        """Parts that OpenTelemetry's exporters sent, by signal and what became of them."""
         self.upstream_retries = 0
         """Connections that failed before a byte of an answer, taken up by the next replica."""
         self.attempts: Counter[tuple[str, str]] = Counter()
@@ -103,6 +109,7 @@ class Metrics:
                 {_labels(workload=r.workload, model=r.model, arm=r.arm): r.epoch for r in routes},
             ),
             *_capture_lines(capture),
+            *_process_lines(),
         ]
         return "\n".join([*lines, ""])
 
@@ -131,6 +138,8 @@ class Metrics:
         restarts = {"": self.worker_restarts}
         yield from _family(f"{prefix}_worker_restarts_total", "counter", restarts)
         yield from _family(f"{prefix}_in_flight", "gauge", {"": self.in_flight})
+        otlp = {_labels(signal=s, outcome=o): n for (s, o), n in self.telemetry().items()}
+        yield from _family(f"{prefix}_otlp_total", "counter", otlp)
         yield f"# TYPE {prefix}_request_duration_seconds histogram"
         yield from self.duration.lines(f"{prefix}_request_duration_seconds")
         yield f"# TYPE {prefix}_first_token_seconds histogram"
@@ -167,6 +176,15 @@ def _capture_lines(capture: CaptureCounters) -> Iterator[str]:
     # A loss is alerted on by its rate: the series must be there before the first one.
     dropped = _by("reason", capture.dropped) or {_labels(reason="disk_error"): 0}
     yield from _family(f"{prefix}_dropped_total", "counter", dropped)
+
+
+def _process_lines() -> Iterator[str]:
+    """Memory. Objects that stay while it grows: malloc keeps what a burst took, nothing leaks."""
+    yield from _family("flywheel_gateway_python_blocks", "gauge", {"": sys.getallocatedblocks()})
+    with suppress(FileNotFoundError):  # only Linux has it
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        resident = {"": pages * resource.getpagesize()}
+        yield from _family("process_resident_memory_bytes", "gauge", resident)
 
 
 def _family(name: str, kind: str, series: Mapping[str, int] | Mapping[str, float]) -> Iterator[str]:

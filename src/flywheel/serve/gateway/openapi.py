@@ -77,7 +77,8 @@ def _public() -> JsonObject:
     text: JsonObject = {"type": "string"}
     listed = _object(object={"const": "list"}, data={"type": "array", "items": _ref("Model")})
     return paths | {
-        "/v1/traces": {"post": _traces()},
+        "/v1/traces": {"post": _otlp("Take spans of OpenTelemetry", _SPANS)},
+        "/v1/logs": {"post": _otlp("Take log records of OpenTelemetry", _LOGS)},
         "/v1/feedback": {
             "post": _operation(
                 "Judge an answer",
@@ -201,13 +202,11 @@ def _guarded(
     return {**operation, "tags": ["admin"], "security": [{"token": []}]}
 
 
-def _traces() -> JsonObject:
+def _otlp(summary: str, document: JsonObject) -> JsonObject:
     """OTLP's: its errors are google.rpc.Status, in the encoding of the request."""
     packed: JsonObject = {_PROTOBUF: {"schema": _BYTES}}
-    operation = _operation(
-        "Take spans of OpenTelemetry", _reply({"type": "object"}) | packed, (401, 408)
-    )
-    operation["requestBody"] = {"required": True, "content": _reply(_SPANS) | packed}
+    operation = _operation(summary, _reply({"type": "object"}) | packed, (401, 408))
+    operation["requestBody"] = {"required": True, "content": _reply(document) | packed}
     said = _reply({"anyOf": [_STATUS, _ref("Error")]}) | packed
     responses = operation["responses"]
     assert isinstance(responses, dict)
@@ -247,6 +246,7 @@ _MAYBE: JsonObject = {"type": ["string", "null"]}
 _PROTOBUF = "application/x-protobuf"
 _BYTES: JsonObject = {"type": "string", "format": "binary"}
 _SPANS = _object(resourceSpans={"type": "array", "items": {"type": "object"}})
+_LOGS = _object(resourceLogs={"type": "array", "items": {"type": "object"}})
 _STATUS = _object(code={"type": "integer"}, message={"type": "string"})
 _ERROR = _object(
     error=_object(message={"type": "string"}, type={"type": "string"}, param=_MAYBE, code=_MAYBE)
