@@ -350,7 +350,7 @@ class JudgeNotQualifiedError(JudgeError):
     def __init__(self, judge: str, reason: str) -> None:
         self.judge, self.reason = judge, reason
         super().__init__(
-            f"judge {judge!r} may not label: {reason}. "
+            f"the word of judge {judge!r} does not count: {reason}. "
             f"`flywheel judge qualify {judge} --gold gold.jsonl` qualifies it."
         )
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from flywheel.cli import app
-from flywheel.errors import GateError
+from flywheel.errors import GateError, JudgeNotQualifiedError
 from flywheel.lake import Lake
 from flywheel.records import Release, utcnow
 from tests.gate.conftest import URGENCIES
@@ -95,3 +96,18 @@ def test_a_candidate_nobody_serves_is_told(options: list[str]) -> None:
     assert result.exit_code == 1
     assert isinstance(result.exception, GateError)
     assert "does not serve 'ghost'" in str(result.exception)
+
+
+def test_a_gate_that_asks_an_unqualified_judge_asks_nobody(
+    options: list[str], workload_file: Path, engine: Replica
+) -> None:
+    data = yaml.safe_load(workload_file.read_text(encoding="utf-8"))
+    rubric = Path(__file__).parents[2] / "examples" / "triage" / "rubrics" / "safe_advice.md"
+    data["gateway"] = {"providers": {"hosted": {"base_url": "http://127.0.0.1:9/v1"}}}
+    panel = [{"provider": "hosted", "model": "gpt-4"}]
+    data["judges"] = {"safe": {"rubric": str(rubric), "panel": panel, "purpose": "gate"}}
+    data["graders"]["correct"] = {"type": "x-judge", "judge": "safe"}
+    workload_file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    refused = runner.invoke(app, [*options, "--candidate", "good", "--champion", "base"])
+    assert isinstance(refused.exception, JudgeNotQualifiedError)
+    assert "`flywheel judge qualify safe --gold gold.jsonl` qualifies it" in str(refused.exception)

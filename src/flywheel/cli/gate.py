@@ -63,10 +63,12 @@ async def _judge(
 ) -> "Decision":
     from flywheel.chat import OpenAIChatModel
     from flywheel.gate import run_gate
+    from flywheel.label.qualifying import require_gate_judges
     from flywheel.lake import Lake
     from flywheel.tracking import Tracker
 
     lake, url = Lake.open(settings), settings.engine_urls[0]
+    require_gate_judges(lake, task)
     if champion is None:
         release = lake.current_release(task.name)
         champion = release.model if release else task.base_model

@@ -156,9 +156,11 @@ def judge(place: Place, adapter: str) -> str:
     """Has the gate judge a staged adapter against what serves now; returns the decision's id."""
     from flywheel.chat import OpenAIChatModel
     from flywheel.gate import run_gate
+    from flywheel.label.qualifying import require_gate_judges
 
     settings, workload = place.load()
     fleet = open_fleet(settings, workload)
+    require_gate_judges(fleet.lake, workload)
 
     async def ask() -> "Decision":
         chat = OpenAIChatModel(f"{settings.engine_urls[0].rstrip('/')}/v1")

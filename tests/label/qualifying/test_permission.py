@@ -7,7 +7,7 @@ import pytest
 
 from flywheel.errors import JudgeNotQualifiedError
 from flywheel.graders.judge import Judge
-from flywheel.label.qualifying import decide_standing, require_qualified
+from flywheel.label.qualifying import decide_standing, require_gate_judges, require_qualified
 from flywheel.label.qualifying.conclude import conclude_qualification
 from flywheel.lake import Lake
 from flywheel.records import Qualification
@@ -180,3 +180,21 @@ def test_a_policy_that_became_kin_needs_self_preference_measured(workload: Workl
     )
     assert standing.state == "failed"
     assert "self_preference was not measured" in standing.reason
+
+
+def test_a_gate_that_asks_an_unqualified_judge_is_refused_and_a_qualified_one_is_not(
+    lake: Lake, workload: Workload
+) -> None:
+    assert require_gate_judges(lake, workload) == []
+    asked = {"type": "x-judge", "judge": "better"}
+    inside = {"type": "multi", "graders": {"a": asked}, "calculate_output": "a"}
+    gated = [
+        workload.model_copy(update={"graders": {**workload.graders, "correct": grader}})
+        for grader in (asked, inside)
+    ]
+    for asking in gated:
+        with pytest.raises(JudgeNotQualifiedError, match="never measured"):
+            require_gate_judges(lake, asking, now=NOON)
+    written = measured(workload, judge_of(workload))
+    lake.append([written])
+    assert all(require_gate_judges(lake, asking, now=NOON) == [written] for asking in gated)

@@ -10,6 +10,7 @@ from flywheel.label.qualifying.gold import GoldItem, read_gold
 from flywheel.label.qualifying.permission import (
     JudgeStanding,
     decide_standing,
+    require_gate_judges,
     require_qualified,
     standing_of,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "decide_standing",
     "qualify",
     "read_gold",
+    "require_gate_judges",
     "require_qualified",
     "standing_of",
 ]

@@ -1,20 +1,28 @@
 """Whether a judge's word counts today: what it reached on gold labels, and whether it is the same.
 
-`require_qualified` stands before everything that writes labels of a judge; `flywheel judge list`
-shows the same standing. Input: the judge as declared now, and the table `qualifications`.
+`require_qualified` stands before everything that writes labels of a judge, `require_gate_judges`
+before a gate that asks one; `flywheel judge list` shows the same standing. Input: the judge as
+declared now, and the table `qualifications`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 from flywheel.errors import JudgeNotQualifiedError
-from flywheel.graders.judge import Judge
+from flywheel.graders.judge import Judge, build_judges
 from flywheel.judge_rules import shared_families
 from flywheel.judges import JudgePurpose
 from flywheel.label.qualifying.measures import bar_of, passes
 from flywheel.lake import Lake
-from flywheel.records import Qualification, QualificationMeasure, Record, UtcDatetime, utcnow
+from flywheel.records import (
+    JsonObject,
+    Qualification,
+    QualificationMeasure,
+    Record,
+    UtcDatetime,
+    utcnow,
+)
 from flywheel.workload import Workload
 
 State = Literal["qualified", "never", "failed", "expired", "changed"]
@@ -56,6 +64,37 @@ def require_qualified(
     if standing.state != "qualified" or standing.last is None:
         raise JudgeNotQualifiedError(judge.name, standing.reason)
     return standing.last
+
+
+def require_gate_judges(
+    lake: Lake, workload: Workload, *, now: datetime | None = None
+) -> list[Qualification]:
+    """The qualifications of every judge of `judges` that a grader of the gate asks.
+
+    A gate that listened to an unmeasured judge would promote by its taste.
+
+    Raises:
+        JudgeNotQualifiedError: as `require_qualified`, of the first that is not.
+    """
+    named = sorted(set(_gate_judges(workload)))
+    judges = build_judges(workload) if named else {}
+    return [require_qualified(lake, workload, judges[name], now=now) for name in named]
+
+
+def _gate_judges(workload: Workload) -> Iterator[str]:
+    gate = workload.gate
+    for grader in (gate.target.grader, *(rail.grader for rail in gate.guardrails)):
+        yield from _asked_judges(workload.graders[grader])
+
+
+def _asked_judges(spec: JsonObject) -> Iterator[str]:
+    """The judges a grader names, those of the graders inside it too."""
+    judge, inner = spec.get("judge"), spec.get("graders")
+    if spec.get("type") == "x-judge" and isinstance(judge, str):
+        yield judge
+    for part in inner.values() if isinstance(inner, dict) else ():
+        if isinstance(part, dict):
+            yield from _asked_judges(part)
 
 
 def standing_of(
