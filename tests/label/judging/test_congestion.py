@@ -139,58 +139,85 @@ class Endpoint:
         self.tokens -= 1
         return True
 
-    def limits(self, *, refused: bool) -> Limits:
+    def limits(self, is_allowed: bool) -> Limits:
         reset = (self.burst - self.tokens) / self.rate
         allowance = Allowance(int(self.tokens), self.burst, reset) if self.has_headers else None
         wait = max(1.0, (1 - self.tokens) / self.rate) if self.has_retry_after else None
-        return Limits(wait if refused else None, allowance)
+        return Limits(None if is_allowed else wait, allowance)
 
 
-def simulate(endpoint: Endpoint, count: int = 10_000, *, ceiling: int = 64) -> tuple[float, int]:
+@dataclass
+class Simulation:
+    """So many requests to an endpoint, from event to event."""
+
+    endpoint: Endpoint
+    ready: int
+    state: Congestion = field(default_factory=lambda: Congestion(64, seed=3))
+    rng: random.Random = field(default_factory=lambda: random.Random(3))
+    now: float = 0.0
+    in_flight: int = 0
+    done: int = 0
+    refused: int = 0
+    sent: int = 0
+    events: list[tuple[float, int, str, float, Limits]] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
+
+    def run(self) -> None:
+        count = self.ready
+        while self.done < count:
+            self.send()
+            self.wait()
+            while self.later and self.later[0] <= self.now:
+                heapq.heappop(self.later)
+                self.ready += 1
+            while self.events and self.events[0][0] <= self.now:
+                self.answer(*heapq.heappop(self.events)[2:])
+
+    def send(self) -> None:
+        endpoint = self.endpoint
+        while self.ready and self.state.wait_s(self.now, self.in_flight) == 0:
+            self.state.sent(self.now)
+            self.ready, self.in_flight, self.sent = (
+                self.ready - 1,
+                self.in_flight + 1,
+                self.sent + 1,
+            )
+            takes, kind, limits = 0.005, "failed", Limits()
+            if not endpoint.dead[0] <= self.now < endpoint.dead[1]:
+                is_allowed = endpoint.allows(self.now, self.in_flight)
+                kind, limits = "ok" if is_allowed else "refused", endpoint.limits(is_allowed)
+                takes = endpoint.latency_s * self.rng.uniform(0.5, 1.5) if is_allowed else 0.01
+            heapq.heappush(self.events, (self.now + takes, self.sent, kind, self.now, limits))
+
+    def wait(self) -> None:
+        wait = self.state.wait_s(self.now, self.in_flight) if self.ready else None
+        upcoming = [self.events[0][0]] if self.events else []
+        upcoming += self.later[:1]
+        upcoming += [self.now + wait + 1e-9] if wait else []
+        self.now = min(upcoming)
+
+    def answer(self, kind: str, sent_at: float, limits: Limits) -> None:
+        if kind == "ok" and not sent_at < self.endpoint.dead[0] <= self.now:
+            self.done += 1
+            self.state.succeeded(self.now, in_flight=self.in_flight, limits=limits, tokens=500)
+        elif kind == "refused":
+            self.refused += 1
+            self.state.refused(self.now, sent_at=sent_at, limits=limits)
+            heapq.heappush(self.later, self.now)
+        else:
+            self.state.failed(self.now, sent_at=sent_at)
+            heapq.heappush(self.later, self.now + self.rng.uniform(0, 1))
+        self.in_flight -= 1
+
+
+def simulate(endpoint: Endpoint, count: int = 10_000) -> tuple[float, int]:
     """Share of what the endpoint allows while it is up, and how often it had to refuse."""
-    rng, state = random.Random(3), Congestion(ceiling, seed=3)
-    now, in_flight, done, refused, order = 0.0, 0, 0, 0, 0
-    events: list[tuple[float, int, str, float, Limits]] = []
-    ready, later = count, list[float]()
-    while done < count:
-        while ready and state.wait_s(now, in_flight) == 0:
-            state.sent(now)
-            ready, in_flight, order = ready - 1, in_flight + 1, order + 1
-            if endpoint.dead[0] <= now < endpoint.dead[1]:
-                event = (now + 0.005, order, "failed", now, Limits())
-            elif endpoint.allows(now, in_flight):
-                takes = endpoint.latency_s * rng.uniform(0.5, 1.5)
-                event = (now + takes, order, "ok", now, endpoint.limits(refused=False))
-            else:
-                event = (now + 0.01, order, "refused", now, endpoint.limits(refused=True))
-            heapq.heappush(events, event)
-        wait = state.wait_s(now, in_flight) if ready else None
-        upcoming = [events[0][0]] if events else []
-        upcoming += [later[0]] if later else []
-        upcoming += [now + wait + 1e-9] if wait else []
-        now = min(upcoming)
-        while later and later[0] <= now:
-            heapq.heappop(later)
-            ready += 1
-        while events and events[0][0] <= now:
-            _, _, kind, sent_at, limits = heapq.heappop(events)
-            if kind == "ok" and sent_at < endpoint.dead[0] <= now:
-                kind = "failed"
-            if kind == "ok":
-                done += 1
-                state.succeeded(now, in_flight=in_flight, limits=limits, tokens=500)
-            elif kind == "refused":
-                refused += 1
-                state.refused(now, sent_at=sent_at, limits=limits)
-                heapq.heappush(later, now)
-            else:
-                state.failed(now, sent_at=sent_at)
-                heapq.heappush(later, now + rng.uniform(0, 1))
-            in_flight -= 1
-    up = now - (endpoint.dead[1] - endpoint.dead[0])
+    run = Simulation(endpoint, count)
+    run.run()
+    up = run.now - (endpoint.dead[1] - endpoint.dead[0])
     if endpoint.capacity is not None:
-        return count / (endpoint.capacity / endpoint.latency_s * up), refused
-    return count / (endpoint.burst + endpoint.rate * up), refused
+        return count / (endpoint.capacity / endpoint.latency_s * up), run.refused
+    return count / (endpoint.burst + endpoint.rate * up), run.refused
 
 
 OUTAGE = (40.0, 60.0)
