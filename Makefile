@@ -66,7 +66,7 @@ schemas: setup ## write schemas/*.json from records.py and workload.py
 	@$(BIN)/flywheel schemas --write
 
 bench: setup ## make bench NAME=lake_append [ARGS=…]: a table with ratios, and benchmarks/results/NAME.json
-	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…, one of: $$(ls benchmarks/*.py | xargs -n1 basename | grep -v -E '^(load|mock_upstream|redaction_sentences|servers)\.' | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
+	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…, one of: $$(ls benchmarks/*.py | xargs -n1 basename | grep -v -E '^(judge_batches|judge_endpoint|load|mock_upstream|redaction_sentences|servers)\.' | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
 docs: setup ## write docs/cli.md from the commands' own help

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import logging
 import math
 import re
 import sys
@@ -251,6 +252,8 @@ class JudgeEndpoint:
 
 async def serve(temper: Temper) -> None:
     """Serves until cancelled."""
+    # Connections that break are its trade.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     endpoint = JudgeEndpoint(temper)
     sys.stdout.write(f"{await endpoint.serve()}\n")
     sys.stdout.flush()

@@ -35,8 +35,9 @@ REMEMBERED = 20
 FIRST_HOLD_S = 0.25
 LONGEST_HOLD_S = 4.0
 """Between two looks at an endpoint that is down; it is also what a run loses when it comes back."""
-SCARCE = 0.15
-"""Share of an allowance under which requests are kept apart."""
+SCARCE, MOST_SCARCE = 0.15, 0.5
+"""Share of an allowance under which requests are kept apart: the greater, the more are under way,
+for what a reply tells is older than they are."""
 APPROACH_PER_S, PROBE_PER_S = 0.1, 0.005
 """Growth of a pace learnt from refusals: towards the one that was refused, and beyond it."""
 BURST_S = 0.1
@@ -114,7 +115,7 @@ class Congestion:
             gap = max(0.0, self._too_fast - self._pace)
             self._pace += elapsed * (APPROACH_PER_S * gap + PROBE_PER_S * self._pace)
         self._last_success = now
-        self._heed(limits)
+        self._heed(limits, in_flight)
 
     def refused(self, now: float, *, sent_at: float, limits: Limits = NOTHING) -> None:
         """A request was answered 429."""
@@ -127,7 +128,7 @@ class Congestion:
             return
         self._learn(now)
         self._shrink(now, sent_at, SHRINK_REFUSED)
-        if wait is None and self._heed(limits) is None:
+        if wait is None and self._heed(limits, 0) is None:
             self._hold(now, self._random.uniform(0, FIRST_HOLD_S))
 
     def failed(self, now: float, *, sent_at: float) -> None:
@@ -167,19 +168,22 @@ class Congestion:
         self._held_s += until - max(now, self._held_until)
         self._held_until = until
 
-    def _heed(self, limits: Limits) -> float | None:
+    def _heed(self, limits: Limits, in_flight: int) -> float | None:
         """Takes up the pace that the headers ask for, or drops it where there is plenty."""
         paces = [
-            self._asked(limits.requests, 1.0),
-            self._asked(limits.tokens, self._tokens_each),
+            _asked_pace(limits.requests, 1.0, in_flight),
+            _asked_pace(limits.tokens, self._tokens_each, in_flight),
         ]
         if limits.requests is not None or limits.tokens is not None:
             self._told_pace = min((pace for pace in paces if pace is not None), default=None)
         return self._told_pace
 
-    def _asked(self, allowance: Allowance | None, each: float) -> float | None:
-        if allowance is None or allowance.limit is None or each <= 0:
-            return None
-        scarce = max(2 * each, SCARCE * allowance.limit)
-        refill = allowance.refill_per_s
-        return refill / each if refill is not None and allowance.remaining < scarce else None
+
+def _asked_pace(allowance: Allowance | None, each: float, in_flight: int) -> float | None:
+    """Requests a second that an allowance bears; None where there is plenty, or nothing is known."""
+    if allowance is None or allowance.limit is None or each <= 0:
+        return None
+    untold = min(in_flight * each, MOST_SCARCE * allowance.limit)
+    scarce = max(2 * each, SCARCE * allowance.limit, untold)
+    refill = allowance.refill_per_s
+    return refill / each if refill is not None and allowance.remaining < scarce else None
