@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VIEWS: dict[str, tuple[str, ...]] = {
     "submissions": ("assessments", "qualifications", "judge_runs"),
     "judgements": ("submissions",),
+    "ratings": ("submissions", "interactions"),
     "verdicts": ("judgements",),
     "labels": ("verdicts",),
     "responses": ("interactions", "labels"),

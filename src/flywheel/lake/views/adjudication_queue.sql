@@ -15,7 +15,7 @@ WITH opinions AS (
             'guideline': guideline,
             'rationale': rationale,
             'created_at': created_at
-        } ORDER BY created_at, assessment_id) AS opinions
+        } ORDER BY coalesce(source_id, ''), created_at) AS opinions
     FROM judgements
     WHERE tier <= 2
     GROUP BY workload, item, name
