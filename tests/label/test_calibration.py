@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from flywheel.errors import CalibrationError
+from flywheel.label.calibrating import calibrate
 from flywheel.label.calibration import CalibratedMean, ppi_mean
+from flywheel.lake import Lake
+from flywheel.records import Assessment
+from flywheel.testing import make_assessment
 
 PEER = json.loads((Path(__file__).parent / "ppi_peer.json").read_text())["sets"]
 Z = 1.959964
@@ -113,7 +118,7 @@ def test_the_interval_holds_the_mean_of_the_items_and_is_narrower(labelled: int)
     for _ in range(1000):
         order = rng.permutation(600)
         drawn, rest = order[:labelled], order[labelled:]
-        found = ppi_mean(list(labels[drawn]), list(judge[drawn]), list(judge[rest]))
+        found = ppi_mean(labels[drawn], judge[drawn], judge[rest])
         hits.append(covered(found, labels.mean()))
         widths.append([one.high - one.low for one in (found.estimate, found.labels_only)])
     assert 0.93 <= np.mean([hit[0] for hit in hits]) <= 0.97
@@ -129,8 +134,8 @@ def test_unequal_inclusion_probabilities_do_not_bias_the_mean() -> None:
     for _ in range(600):
         drawn = rng.random(1500) < prob
         found = ppi_mean(
-            list(labels[drawn]), list(judge[drawn]), list(judge[~drawn]),
-            inclusion_prob=list(prob[drawn]),
+            labels[drawn], judge[drawn], judge[~drawn],
+            inclusion_prob=prob[drawn],
         )  # fmt: skip
         hits.append(covered(found, labels.mean())[0])
         means.append(found.estimate.mean)
@@ -146,7 +151,7 @@ def test_items_of_one_conversation_are_not_independent_of_a_process() -> None:
     many, said = np.repeat(labels, 5), np.repeat(judge, 5)
     order = np.random.default_rng(1).permutation(500)
     drawn, rest = order[:100], order[100:]
-    asked = (list(many[drawn]), list(said[drawn]), list(said[rest]))
+    asked = (many[drawn], said[drawn], said[rest])
     alone = ppi_mean(*asked, population="process")
     together = ppi_mean(*asked, population="process", clusters=[int(i) // 5 for i in order])
     assert together.estimate.high - together.estimate.low > 1.3 * (
@@ -154,3 +159,80 @@ def test_items_of_one_conversation_are_not_independent_of_a_process() -> None:
     )
     items = ppi_mean(*asked, clusters=[int(i) // 5 for i in order])
     assert items.estimate == ppi_mean(*asked).estimate, "the draw was of items, one by one"
+
+
+def judged(item: int, value: float | None, **fields: object) -> Assessment:
+    given = {
+        "interaction_id": f"i{item}", "name": "helpful-judge", "value": value,
+        "source_type": "llm_judge", "source_id": "judge:helpful-judge/m",
+    }  # fmt: skip
+    return make_assessment(**{**given, **fields})
+
+
+def labelled(item: int, value: float, prob: float | None = 0.25, **fields: object) -> Assessment:
+    given = {"interaction_id": f"i{item}", "name": "helpful", "inclusion_prob": prob}
+    return make_assessment(**{**given, "value": value, **fields})
+
+
+def test_what_experts_said_of_an_item_is_one_number(lake: Lake) -> None:
+    """Forty judged, ten labelled. Of item 0 two experts say 1 and 0: one half. Of item 1 the
+    adjudication counts, and of item 2 the latest. So (.5 + 1 + 0 + 7 x 1) / 10 = .85."""
+    lake.append([judged(n, float(n % 3 > 0)) for n in range(40)])
+    lake.append(
+        [
+            labelled(0, 1), labelled(0, 0, source_id="dr-b"),
+            labelled(1, 0), labelled(1, 1, round="adjudication", source_id="chief"),
+            labelled(2, 1, assessment_id="1"), labelled(2, 0, assessment_id="2"),
+            *(labelled(n, 1) for n in range(3, 10)),
+        ]
+    )  # fmt: skip
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.mean.judged, found.mean.labelled) == (40, 10)
+    assert found.mean.labels_only.mean == pytest.approx(0.85)
+
+
+def test_a_judge_that_failed_leaves_its_items_in_the_mean(lake: Lake) -> None:
+    failed = [judged(n, None, status="error", error_type="judge_garbage") for n in range(3)]
+    lake.append([*failed, *(judged(n, float(n % 2)) for n in range(3, 40))])
+    lake.append([labelled(n, float(n % 2)) for n in range(12)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.failed, found.mean.judged, found.mean.labelled) == (3, 40, 12)
+
+
+def test_picked_labels_are_left_out_and_counted(lake: Lake) -> None:
+    lake.append([judged(n, float(n % 2)) for n in range(40)])
+    lake.append([labelled(n, float(n % 2)) for n in range(12)])
+    lake.append([labelled(n, 0, prob=None) for n in range(12, 20)])
+    lake.append([labelled(99, 1)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.mean.labelled, found.not_random, found.not_judged) == (12, 8, 1)
+
+
+def test_the_share_of_an_answer_is_a_mean_too(lake: Lake) -> None:
+    lake.append([judged(n, None, label="pass" if n % 4 else "fail") for n in range(40)])
+    lake.append([labelled(n, 9, label="pass" if n % 4 else "fail") for n in range(0, 40, 2)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful", share_of="pass")
+    assert found.mean.labels_only.mean == 0.5
+    assert found.mean.judge_only == 0.75
+
+
+def test_labels_that_were_not_drawn_at_random_are_refused(lake: Lake) -> None:
+    lake.append([judged(n, 1.0) for n in range(40)])
+    lake.append([labelled(n, 1, prob=None) for n in range(20)])
+    with pytest.raises(CalibrationError, match="picked, not drawn at random") as refused:
+        calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert "none of the 20 labelled items has an inclusion probability" in str(refused.value)
+    assert "`flywheel review push`" in str(refused.value)
+
+
+def test_what_is_missing_is_named(lake: Lake) -> None:
+    with pytest.raises(CalibrationError, match="`flywheel judge run helpful-judge`"):
+        calibrate(lake, "triage", "helpful-judge", "helpful")
+    lake.append([judged(n, 1.0) for n in range(40)])
+    lake.append([labelled(n, 1) for n in range(4)])
+    with pytest.raises(CalibrationError, match="experts' names: helpful"):
+        calibrate(lake, "triage", "helpful-judge", "helpfull")
+    with pytest.raises(
+        CalibrationError, match="4 randomly drawn items are labelled, 10 are needed"
+    ):
+        calibrate(lake, "triage", "helpful-judge", "helpful")

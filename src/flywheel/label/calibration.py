@@ -28,6 +28,7 @@ import numpy as np
 from flywheel.records import Interval, Record
 from flywheel.statistics import FloatArray, IntArray, design_effect, t_quantile, wilson_interval
 
+Numbers = Sequence[float] | FloatArray
 Population = Literal["items", "process"]
 """What the mean is of: the judged items, or the process they are a sample of."""
 FEWEST = 5
@@ -69,14 +70,14 @@ class _Slice:
 
 
 def ppi_mean(  # noqa: PLR0913 - what the estimator is defined by
-    labels: Sequence[float],
-    judge_labelled: Sequence[float],
-    judge_unlabelled: Sequence[float],
+    labels: Numbers,
+    judge_labelled: Numbers,
+    judge_unlabelled: Numbers,
     *,
-    inclusion_prob: Sequence[float] | None = None,
+    inclusion_prob: Numbers | None = None,
     level: float = 0.95,
     population: Population = "items",
-    clusters: Sequence[int] | None = None,
+    clusters: Sequence[int] | IntArray | None = None,
 ) -> CalibratedMean:
     """The PPI++ estimate of a mean label.
 
@@ -112,10 +113,10 @@ def ppi_mean(  # noqa: PLR0913 - what the estimator is defined by
 
 
 def _slice(
-    labels: Sequence[float],
-    judge_labelled: Sequence[float],
-    judge_unlabelled: Sequence[float],
-    inclusion_prob: Sequence[float] | None,
+    labels: Numbers,
+    judge_labelled: Numbers,
+    judge_unlabelled: Numbers,
+    inclusion_prob: Numbers | None,
 ) -> _Slice:
     y, f, rest = (
         np.asarray(part, dtype=np.float64) for part in (labels, judge_labelled, judge_unlabelled)
@@ -146,14 +147,14 @@ def _slice(
 def _placed(
     known: _Slice,
     population: Population,
-    judge_labelled: Sequence[float],
-    judge_unlabelled: Sequence[float],
-    clusters: Sequence[int] | None,
+    judge_labelled: Numbers,
+    judge_unlabelled: Numbers,
+    clusters: Sequence[int] | IntArray | None,
 ) -> _Slice:
     """With the design effect, told from the judge's values: labels are too few to tell it."""
     if population == "items" or clusters is None:
         return replace(known, population=population)
-    values = np.array([*judge_labelled, *judge_unlabelled], dtype=np.float64)
+    values = np.concatenate([np.asarray(judge_labelled), np.asarray(judge_unlabelled)])
     numbers: IntArray = np.unique(np.array(clusters), return_inverse=True)[1]
     return replace(known, population=population, effect=design_effect(values, numbers))
 
