@@ -32,6 +32,7 @@
         ├── JudgeError                 a judge that may not do what it was asked to
         │   ├── JudgeNotQualifiedError     it has not qualified, or no longer is what qualified
         │   ├── JudgeBudgetError           its run reached its budget
+        │   ├── CalibrationError           no random labels to correct its mean by
         │   └── VerdictError               what it wrote is no verdict its rubric offers
         ├── TrackingError              MLflow refused what it was asked
         ├── NightRunningError          another night of the workload is going on
@@ -374,6 +375,14 @@ class VerdictError(JudgeError):
         self.reason, self.found = reason, found
         """The reason quotes nothing of what was written: it may go back to a model."""
         super().__init__(f"no verdict: {reason}" + (f" (found {found})" if found else ""))
+
+
+class CalibrationError(JudgeError):
+    """A judge's mean that cannot be corrected by labels."""
+
+    def __init__(self, judge: str, against: str, reason: str) -> None:
+        self.judge, self.against, self.reason = judge, against, reason
+        super().__init__(f"judge {judge!r} cannot be calibrated against {against!r}: {reason}.")
 
 
 class TrackingError(TerminalError):

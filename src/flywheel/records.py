@@ -188,6 +188,8 @@ class Assessment(Record):
     source_id: str | None = None
     source_role: str | None = None
     rubric: str | None = None
+    guideline: str | None = None
+    """Version of the instructions the rater worked by: `2026-03`."""
     round: Literal["1", "2", "adjudication"] | None = None
     presented_order: str | None = None
     blinded: bool | None = None

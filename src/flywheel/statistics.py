@@ -6,6 +6,7 @@ puts an interval on a coefficient.
 
 import math
 from collections.abc import Callable
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -80,6 +81,7 @@ def wilson_interval(right: float, n: float, *, alpha: float = 0.025) -> tuple[fl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@cache
 def t_quantile(probability: float, freedom: int) -> float:
     """Student's t quantile above the median, without SciPy.
 

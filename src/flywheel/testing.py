@@ -5,11 +5,11 @@ defaults. None of them is a mock: each is the real thing, small.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flywheel.chat import Completion
-from flywheel.records import Assessment, Interaction, Message, new_id
+from flywheel.records import Assessment, Interaction, Message, Qualification, new_id
 
 
 class ScriptedChatModel:
@@ -69,6 +69,29 @@ def make_assessment(**fields: object) -> Assessment:
         "created_at": created,
     }
     return Assessment.model_validate({**values, **fields})
+
+
+def make_qualification(**fields: object) -> Qualification:
+    """A Qualification that stands through 2026; give the fields that matter to the test."""
+    created = fields.get("created_at", datetime(2026, 1, 1, tzinfo=UTC))
+    assert isinstance(created, datetime)
+    values: dict[str, object] = {
+        "qualification_id": new_id(),
+        "workload": "triage",
+        "created_at": created,
+        "expires_at": created + timedelta(days=365),
+        "judge": "urgency",
+        "judge_hash": "judge-hash",
+        "judge_model": "judge-model",
+        "rubric": "urgency@1",
+        "gold_hash": "gold",
+        "items": 100,
+        "errors": 0,
+        "measures": (),
+        "qualified": True,
+        "reasons": (),
+    }
+    return Qualification.model_validate({**values, **fields})
 
 
 CHAT_TEMPLATE = (

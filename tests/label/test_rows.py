@@ -133,3 +133,10 @@ def test_any_row_becomes_an_assessment_or_a_reason(row: dict[str, JsonValue]) ->
         assert isinstance(parse_row(row, DEFAULTS), Assessment)
     except BadRecordError as error:
         assert error.reason
+
+
+def test_the_guideline_of_a_row_goes_before_the_files() -> None:
+    row: dict[str, JsonValue] = {"interaction_id": "i", "name": "urgency", "value": 1}
+    defaults = RowDefaults(workload="triage", guideline="2026-01")
+    assert parse_row(row, defaults).guideline == "2026-01"
+    assert parse_row({**row, "guideline": "2026-02"}, defaults).guideline == "2026-02"

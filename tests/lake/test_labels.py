@@ -10,7 +10,7 @@ import pytest
 
 from flywheel.lake import Lake
 from flywheel.records import Assessment, Message
-from flywheel.testing import make_assessment
+from flywheel.testing import make_assessment, make_qualification
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 COLUMNS = [
@@ -42,6 +42,7 @@ def corrected(text: str) -> Message:
 
 def resolved(lake: Lake, *assessments: Assessment) -> Row:
     """The one label these judgements resolve to."""
+    lake.append([make_qualification()])
     lake.append(assessments)
     rows: list[Row] = lake.query("SELECT * FROM labels").to_pylist()
     assert len(rows) == 1
@@ -188,10 +189,12 @@ def test_judgements_without_a_source_are_one_unnamed_rater(lake: Lake) -> None:
     assert (row["value"], row["raters"]) == (0.0, 1)
 
 
+# Of a judge that was qualified when it judged: make_qualification's.
+JUDGE = {"source_type": "llm_judge", "judge_prompt_hash": "judge-hash"}
 TIERS = [
     ("adjudicated", {"source_type": "human", "round": "adjudication"}, 1.0),
     ("expert", {"source_type": "human"}, 0.9),
-    ("judge", {"source_type": "llm_judge"}, 0.45),
+    ("judge", JUDGE, 0.45),
     ("end_user", {"source_type": "end_user"}, 0.3),
     ("code", {"source_type": "code"}, 0.15),
 ]
@@ -217,7 +220,7 @@ def test_a_split_in_the_strongest_tier_is_not_settled_by_a_weaker_one(lake: Lake
         lake,
         judged(source_id="a", label="x"),
         judged(source_id="b", label="y"),
-        judged(source_id="judge", source_type="llm_judge", label="x"),
+        judged(source_id="judge", label="x", **JUDGE),
     )
     assert (row["label_source"], row["label"], row["strength"]) == ("expert", None, 0)
 
@@ -235,7 +238,7 @@ def test_an_adjudication_settles_a_split(lake: Lake) -> None:
 def test_only_a_human_adjudicates(lake: Lake) -> None:
     row = resolved(
         lake,
-        judged(source_id="j", source_type="llm_judge", label="x", round="adjudication"),
+        judged(source_id="j", label="x", round="adjudication", **JUDGE),
         judged(source_id="a", label="y"),
     )
     assert (row["label_source"], row["label"]) == ("expert", "y")
@@ -282,7 +285,7 @@ def test_a_superseding_judgement_that_is_discarded_withdraws_the_first(lake: Lak
 def test_a_failed_rerun_does_not_take_back_the_judgement_it_would_have_replaced(
     lake: Lake,
 ) -> None:
-    judge = {"source_type": "llm_judge", "source_id": "judge"}
+    judge = {"source_id": "judge", **JUDGE}
     row = resolved(
         lake,
         judged(1, assessment_id="1", value=1, **judge),
@@ -323,7 +326,7 @@ def test_what_says_nothing_about_an_answer_makes_no_label(
 def test_a_failed_judge_leaves_the_tier_to_those_that_answered(lake: Lake) -> None:
     row = resolved(
         lake,
-        judged(source_type="llm_judge", source_id="j", status="error", error_type="timeout"),
+        judged(source_id="j", status="error", error_type="timeout", **JUDGE),
         judged(source_type="end_user", source_id="u", value=1),
     )
     assert (row["label_source"], row["value"]) == ("end_user", 1)

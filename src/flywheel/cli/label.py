@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from flywheel.cli.agreement import agreement, calibrate, disagreements
 from flywheel.cli.common import (
     DEFAULT_WORKLOAD,
     HomeOption,
@@ -42,6 +43,9 @@ UntilOption = Annotated[
 app.command("import")(import_)
 app.command()(export)
 app.command()(page)
+app.command()(agreement)
+app.command()(disagreements)
+app.command()(calibrate)
 
 
 @app.command()

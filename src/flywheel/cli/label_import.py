@@ -56,6 +56,9 @@ def import_(
     source_id: Annotated[
         str | None, typer.Option(help="Which of them, where a row does not say.")
     ] = None,
+    guideline: Annotated[
+        str | None, typer.Option(help="Version of the raters' instructions, where a row has none.")
+    ] = None,
     format: FormatOption = "auto",
     encoding: EncodingOption = None,
     name: Annotated[
@@ -81,6 +84,7 @@ def import_(
         workload=task.name,
         source_type=source_type,
         source_id=source_id,
+        guideline=guideline,
         name=name,
         raters=None if raters is None else tuple(one.strip() for one in raters.split(",")),
     )

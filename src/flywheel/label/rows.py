@@ -26,6 +26,7 @@ COLUMNS = (
     "source_type",
     "source_role",
     "rubric",
+    "guideline",
     "round",
     "presented_order",
     "blinded",
@@ -60,6 +61,8 @@ class RowDefaults(Record):
     """Holds for every row."""
     source_type: SourceType = "human"
     source_id: str | None = None
+    guideline: str | None = None
+    """Version of the instructions the raters worked by."""
     name: str | None = None
     """The question, for formats that do not carry one."""
     raters: tuple[str, ...] | None = None
@@ -109,6 +112,7 @@ def _fields(row: Row, defaults: RowDefaults) -> dict[str, object]:
         "pair_ids": pair,
         "source_role": _text(row, "source_role"),
         "rubric": _text(row, "rubric"),
+        "guideline": _text(row, "guideline") or defaults.guideline,
         "presented_order": _one_of(row, "presented_order", _ORDERS),
         "blinded": _flag(row, "blinded"),
         "lead_time_s": _number(row, "lead_time_s"),

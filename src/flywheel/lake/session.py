@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 VIEWS: dict[str, tuple[str, ...]] = {
-    "judgements": ("assessments", "judge_runs"),
+    "submissions": ("assessments", "qualifications", "judge_runs"),
+    "judgements": ("submissions",),
+    "ratings": ("submissions", "interactions"),
     "verdicts": ("judgements",),
     "labels": ("verdicts",),
     "responses": ("interactions", "labels"),
     "pairs": ("interactions", "labels", "verdicts"),
-    "label_agreement": ("judgements",),
+    "label_agreement": ("submissions",),
+    "adjudication_queue": ("judgements", "verdicts"),
     "adapter_lineage": ("adapters", "snapshots", "decisions", "releases"),
     "cost_daily": ("interactions", "assessments"),
     "route_requests": ("interactions",),

@@ -19,6 +19,8 @@ from flywheel.statistics import (
 UNDEFINED_SHARE = 0.05
 """With more resamples than this in which the statistic is undefined there is no interval: what is
 left would leave out just the samples of one category."""
+FEWEST = 10
+"""Items in disagreement below which a bootstrap draws too few of them to be believed."""
 MAX_CELLS = 50_000_000
 """Clusters times sums of a bootstrap; beyond it (thousands of different answers) no interval."""
 
@@ -71,11 +73,13 @@ def coefficient_interval(
     level: float = 0.95,
     seed: int = 11,
 ) -> Interval | None:
-    """The wider, at each end, of the cluster bootstrap and a score interval of the disagreements.
+    """Percentile interval of whole clusters drawn with replacement; wider where little disagrees.
 
-    The bootstrap cannot see what did not happen: of raters who never disagreed it says [1, 1]. The
-    score interval is Wilson's for the share of items in disagreement, at the effective number of
-    items, each disagreement as grave as those seen (as grave as can be, where none was).
+    The bootstrap cannot see what did not happen: of raters who never disagreed it says [1, 1], and
+    where nobody agreed on the rare answer that nobody ever would. With fewer than `FEWEST` items in
+    disagreement each end is at least that of a score interval: Wilson's for the share of items in
+    disagreement, at the effective number of items, each as grave as those seen (as grave as can be,
+    where none was).
 
     Returns:
         None where the coefficient is undefined or the bootstrap is (see `bootstrap_interval`).
@@ -89,7 +93,8 @@ def coefficient_interval(
     if found is None:
         return None
     low, high = _edges(summed, numbers, (1 - level) / 2)
-    return found.model_copy(update={"low": min(found.low, low), "high": max(found.high, high)})
+    low, high = max(-1.0, min(found.low, low)), min(1.0, max(found.high, high))
+    return found.model_copy(update={"low": min(low, found.mean), "high": max(high, found.mean)})
 
 
 def share_interval(
@@ -122,16 +127,18 @@ def _interval(estimate: float, drawn: FloatArray, count: int, level: float) -> I
 
 
 def _edges(summed: Summed, clusters: IntArray, alpha: float) -> tuple[float, float]:
-    """The coefficient at the score interval's ends of the share of items in disagreement."""
+    """The coefficient at the ends of the score interval of the share in disagreement."""
     pairable = summed.is_pairable
     by_item, _ = summed.parts(summed.sums[pairable])
-    _, among = np.unique(clusters[pairable], return_inverse=True)
     disagree = (by_item > 1e-12).astype(np.float64)
+    if disagree.sum() >= FEWEST:
+        return 1.0, -1.0
+    _, among = np.unique(clusters[pairable], return_inverse=True)
     n = len(disagree) / design_effect(disagree, among)
     share = float(disagree.mean())
     fewest, most = wilson_interval(share * n, n, alpha=alpha)
     observed, expected = (
-        float(part[0]) for part in summed.parts(summed.sums.sum(0, keepdims=True))
+        float(part[0]) for part in summed.parts(summed.sums.sum(axis=0, keepdims=True))
     )
     gravity = observed / share if share else 1.0
     return 1 - gravity * most / expected, 1 - gravity * fewest / expected

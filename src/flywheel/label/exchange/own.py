@@ -14,7 +14,15 @@ from flywheel.records import Assessment, Message
 _LIKE_A_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """A spreadsheet runs a cell that starts so (OWASP, CSV injection)."""
 _SINGLE = ("name", "value", "label", "rationale", "source_id", "source_type", "source_role")
-_MORE = ("rubric", "round", "presented_order", "blinded", "lead_time_s", "assessment_id")
+_MORE = (
+    "rubric",
+    "guideline",
+    "round",
+    "presented_order",
+    "blinded",
+    "lead_time_s",
+    "assessment_id",
+)
 
 
 def row_of(assessment: Assessment) -> Row:

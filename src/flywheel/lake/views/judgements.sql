@@ -1,60 +1,11 @@
 -- The judgements that count: one row for each rater of each tier who answered a question.
 --
--- A question is (workload, item, name); the item is an interaction or, of a preference, a pair.
--- Not counted: discarded and failed judgements, those that say nothing, those about a whole
--- conversation, those of a judge run that is not valid (yet), and those another one supersedes (also
--- when that one is discarded: so a judgement is withdrawn). A rater's latest judgement of a question replaces the earlier ones; judgements
--- without source_id are one unnamed rater. `answer` is what two raters must share to agree.
-WITH superseded AS (
-    SELECT workload, supersedes AS assessment_id
-    FROM assessments
-    WHERE supersedes IS NOT NULL AND supersedes <> assessment_id AND status <> 'error'
-),
-submitted AS (
-    SELECT
-        *,
-        coalesce(interaction_id, least(pair_ids ->> 0, pair_ids ->> 1) || ' ' || greatest(pair_ids ->> 0, pair_ids ->> 1)) AS item,
-        -- Only a human adjudicates: a judge cannot reach the top by naming its round so.
-        CASE
-            WHEN source_type = 'human' AND round = 'adjudication' THEN 1
-            WHEN source_type = 'human' THEN 2
-            WHEN source_type = 'llm_judge' THEN 3
-            WHEN source_type = 'end_user' THEN 4
-            ELSE 5
-        END AS tier,
-        correction ->> '$.content' AS corrected_text,
-        correction ->> '$.tool_calls' AS corrected_calls
-    FROM assessments
-    ANTI JOIN superseded USING (workload, assessment_id)
-    WHERE status = 'submitted' AND (interaction_id IS NOT NULL OR pair_ids IS NOT NULL)
-        AND (
-            judge_run_id IS NULL
-            OR judge_run_id IN (SELECT judge_run_id FROM judge_runs WHERE state = 'valid')
-        )
-),
-answered AS (
-    SELECT
-        *,
-        CASE
-            WHEN interaction_id IS NULL AND upper(label) = 'A' THEN 'prefers ' || (pair_ids ->> 0)
-            WHEN interaction_id IS NULL AND upper(label) = 'B' THEN 'prefers ' || (pair_ids ->> 1)
-            -- Answers in JSON agree whatever their spacing.
-            WHEN correction IS NOT NULL THEN concat(
-                'correction ',
-                CASE
-                    WHEN json_valid(corrected_text) THEN json(corrected_text)::VARCHAR
-                    ELSE trim(corrected_text, E' \t\r\n')
-                END,
-                ' ' || corrected_calls
-            )
-            WHEN label IS NOT NULL THEN 'label ' || label
-            WHEN value IS NOT NULL THEN 'value ' || value
-        END AS answer
-    FROM submitted
-)
-SELECT * EXCLUDE (corrected_text, corrected_calls)
-FROM answered
-WHERE answer IS NOT NULL
+-- A question is (workload, item, name). Of submissions.sql, those of language models only where the
+-- judge was qualified when it judged. A rater's latest judgement of a question replaces the earlier
+-- ones; judgements without source_id are one unnamed rater.
+SELECT * EXCLUDE (is_qualified)
+FROM submissions
+WHERE is_qualified
 QUALIFY row_number() OVER (
     PARTITION BY workload, item, name, tier, coalesce(source_id, '')
     ORDER BY created_at DESC, assessment_id DESC

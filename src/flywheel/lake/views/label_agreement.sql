@@ -1,5 +1,6 @@
 -- How far each two raters agree on the questions both answered. `kappa` (Cohen 1960) takes out the
 -- agreement chance would give: (agreement - expected) / (1 - expected), NULL when chance gives all.
+-- Judges are compared whether they are qualified or not: that is how one tells.
 WITH answers AS (
     SELECT
         workload,
@@ -9,7 +10,11 @@ WITH answers AS (
         concat(
             ['adjudicated', 'expert', 'judge', 'end_user', 'code'][tier], ':', source_id
         ) AS rater
-    FROM judgements
+    FROM submissions
+    QUALIFY row_number() OVER (
+        PARTITION BY workload, item, name, tier, coalesce(source_id, '')
+        ORDER BY created_at DESC, assessment_id DESC
+    ) = 1
 ),
 both_answered AS (
     SELECT

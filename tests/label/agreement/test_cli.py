@@ -1,0 +1,109 @@
+"""The commands, as somebody types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flywheel.cli import app
+from flywheel.lake import Lake
+from flywheel.testing import make_assessment
+from tests.label.agreement.world import fill
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "triage" / "flywheel.yaml"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    fill(Lake(str(folder / "lake")))
+    return folder
+
+
+def run(home: Path, *args: str) -> Result:
+    return CliRunner().invoke(
+        app,
+        ["label", *args, "--home", str(home), "--workload", str(EXAMPLE)],
+        env={"COLUMNS": "250"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [
+        ("criterion", "krippendorff ordinal"),
+        ("rater", "agrees with gold"),
+        ("week", "2026-W05"),
+        ("guideline", "2026-02"),
+        ("workload", "triage: agreement of human raters"),
+    ],
+)
+def test_agreement_is_told_by(home: Path, by: str, told: str) -> None:
+    result = run(home, "agreement", "--name", "urgency", "--by", by)
+    assert result.exit_code == 0, result.output
+    assert told in result.stdout
+    assert "`flywheel label disagreements`" in result.stderr
+
+
+def test_the_json_holds_all_and_the_page_is_written(home: Path, tmp_path: Path) -> None:
+    page = tmp_path / "agreement.html"
+    result = run(home, "agreement", "--name", "urgency", "--json", "--html", str(page))
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [one["name"] for one in report["overall"]] == ["urgency"]
+    assert len(report["weeks"]) == 8
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_without_ratings_it_says_where_to_look(tmp_path: Path) -> None:
+    result = run(tmp_path, "agreement")
+    assert result.exit_code == 0, result.output
+    assert "nobody's ratings of triage fit; `flywheel label summary`" in result.stderr
+
+
+def test_without_overlap_it_says_so(tmp_path: Path) -> None:
+    Lake(str(tmp_path / "lake")).append(
+        [
+            make_assessment(interaction_id=rater, source_id=rater, label="x")
+            for rater in ("dr-a", "dr-b")
+        ]
+    )
+    result = run(tmp_path, "agreement")
+    assert "no item is rated by two raters: no agreement can be computed" in result.stderr
+    assert " nan" not in result.output.lower()
+
+
+def test_disagreements_are_listed_with_who_said_what(home: Path) -> None:
+    result = run(home, "disagreements", "--name", "urgency", "--limit", "5")
+    assert result.exit_code == 0, result.output
+    assert "dr-a: " in result.stdout
+    found = json.loads(run(home, "disagreements", "--json").stdout)
+    assert {one["name"] for one in found} == {"urgency", "helpful"}
+
+
+def test_a_judge_is_calibrated_with_labels_alone_beside_it(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    lake.append(
+        [
+            make_assessment(
+                interaction_id=str(n), name="helpful", value=n % 2, source_type="llm_judge",
+                source_id="judge:helpful/m",
+            )
+            for n in range(60)
+        ]
+    )  # fmt: skip
+    refused = run(tmp_path, "calibrate", "helpful", "--against", "helpful")
+    assert "no item it judged has a score by an expert" in str(refused.exception)
+    lake.append(
+        [
+            make_assessment(
+                interaction_id=str(n), name="helpful", value=n % 2, inclusion_prob=1 / 3
+            )
+            for n in range(0, 60, 3)
+        ]
+    )
+    result = run(tmp_path, "calibrate", "helpful", "--against", "helpful")
+    assert result.exit_code == 0, result.output
+    for told in ("calibrated (PPI++)", "labels only", "judge alone, uncorrected"):
+        assert told in result.stdout
