@@ -73,6 +73,20 @@ def quiet_migration() -> Iterator[None]:
 
 
 @contextmanager
+def quiet_requests() -> Iterator[None]:
+    """MLflow warns of a trace written under an id of one's own; here that is what is wanted."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.tracing", "mlflow.store.tracking")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def door(uri: str, *, silent: bool = False) -> Iterator[None]:
     """Turns MLflow's exceptions into ours. `silent`: another error is already on its way out."""
     from mlflow.exceptions import MlflowException

@@ -1,12 +1,12 @@
 """MLflow at one tracking URI: runs, registered models and their aliases."""
 
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from flywheel.errors import MissingExtraError, TrackingError
-from flywheel.records import Adapter
+from flywheel.records import Adapter, Assessment
 from flywheel.tracking.connection import (
     door,
     is_server,
@@ -19,9 +19,12 @@ from flywheel.tracking.run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Assessment as MlflowAssessment
     from mlflow.entities.model_registry import ModelVersion
 
 Alias = Literal["champion", "candidate", "previous"]
+OWN_ID = "flywheel.assessment_id"
+"""Metadata on the assessments Flywheel logs: the id of the lake's row."""
 
 
 class Tracker:
@@ -50,7 +53,7 @@ class Tracker:
         with door(self.uri):
             if run_id is None:
                 run_id = client.create_run(
-                    self._experiment_id(experiment), run_name=name
+                    self.experiment_id(experiment), run_name=name
                 ).info.run_id
             else:
                 client.update_run(run_id, status="RUNNING")
@@ -125,6 +128,24 @@ class Tracker:
                 for alias, version in found.items()
             }
 
+    def log_assessments(self, trace_id: str, assessments: Sequence[Assessment]) -> int:
+        """Logs what is known of a response as MLflow assessments on its trace; twice is once.
+
+        A failed one is logged with its error and no value.
+
+        Returns:
+            How many were not there yet.
+        """
+        client = self._client()
+        with door(self.uri):
+            logged = client.get_trace(trace_id, display=False).info.assessments or []
+            known = {(one.metadata or {}).get(OWN_ID) for one in logged}
+            fresh = [one for one in assessments if one.assessment_id not in known]
+            for assessment in fresh:
+                tracing = client._tracing_client
+                tracing.log_assessment(trace_id, _to_mlflow(assessment))
+        return len(fresh)
+
     def run_url(self, run_id: str) -> str:
         """Where a browser finds the run; without a server `runs:/<id>`, MLflow's name for it."""
         if not is_server(self.uri):
@@ -149,24 +170,25 @@ class Tracker:
             self._opened = client
         return self._opened
 
-    def _experiment_id(self, name: str) -> str:
+    def experiment_id(self, name: str) -> str:
         """The experiment's id; made on first use, with artifacts beside a SQLite database."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        folder = sqlite_folder(self.uri)
-        location = (folder / "artifacts").as_uri() if folder else None
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException:
-            # Another process may have made it since the look-up.
+        with door(self.uri):
             found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)
+            if found is not None:
+                return str(found.experiment_id)
+            folder = sqlite_folder(self.uri)
+            location = (folder / "artifacts").as_uri() if folder else None
+            try:
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                # Another process may have made it since the look-up.
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+                return str(found.experiment_id)
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -189,6 +211,32 @@ class Tracker:
         if "://" in path or not is_server(self.uri):
             return path
         return f"flywheel-adapter://{urllib.parse.quote(path)}"
+
+
+def _to_mlflow(assessment: Assessment) -> "MlflowAssessment":
+    from mlflow.entities import (
+        AssessmentError,
+        AssessmentSource,
+        Expectation,
+        Feedback,
+    )
+
+    kinds = {"end_user": "HUMAN", "human": "HUMAN", "llm_judge": "LLM_JUDGE", "code": "CODE"}
+    about = {
+        "source": AssessmentSource(
+            kinds[assessment.source_type], assessment.source_id or "default"
+        ),
+        "metadata": {OWN_ID: assessment.assessment_id},
+    }
+    if assessment.correction is not None:
+        return Expectation(name=assessment.name, value=assessment.correction.text, **about)
+    error = None
+    if assessment.error_type is not None:
+        error = AssessmentError(error_code=assessment.error_type)
+    value = assessment.value if assessment.label is None else assessment.label
+    return Feedback(
+        name=assessment.name, value=value, error=error, rationale=assessment.rationale, **about
+    )
 
 
 def _version_tags(adapter: Adapter) -> dict[str, str]:
