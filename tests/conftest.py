@@ -2,7 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +113,31 @@ def tracking_uri(tmp_path: Path, _empty_mlflow: Path) -> str:
     path.parent.mkdir()
     shutil.copy(_empty_mlflow, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path, _empty_mlflow: Path) -> Iterator[str]:
+    """A real `mlflow server`; it takes half a minute to come up on a busy machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    database = shutil.copy(_empty_mlflow, tmp_path / "server.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    url = f"http://127.0.0.1:{port}"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
+        )
+    try:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)

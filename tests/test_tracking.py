@@ -1,16 +1,8 @@
 """The door to MLflow, on a real SQLite store and behind a real server."""
 
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -335,41 +327,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         Tracker(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}").aliases("triage")
 
 
-@pytest.fixture
-def server(tmp_path: Path, _empty_mlflow: Path) -> Iterator[str]:
-    """A real `mlflow server`; it takes half a minute to come up on a busy machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    database = shutil.copy(_empty_mlflow, tmp_path / "server.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
-        )
-    try:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
 @pytest.mark.slow
 def test_behind_a_server_it_is_all_the_same(
-    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mlflow_server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The server decides where artifacts go, and refuses a version whose source is a folder."""
     from mlflow import MlflowClient
 
+    server = mlflow_server
     tracker, client = Tracker(server), MlflowClient(server)
     with tracker.run("triage", "x") as run:
         run.log_metrics({"loss": 1.0})

@@ -227,6 +227,44 @@ def _has_content(message: Message) -> bool:
     return bool(message.text.strip() or message.tool_calls)
 
 
+ReviewReason = Literal[
+    "random",
+    "gold",
+    "complaints",
+    "order_disagreement",
+    "panel_split",
+    "uncertainty",
+    "new_clusters",
+    "adjudication",
+]
+
+
+class ReviewItem(Record):
+    """One item put to one rater: what was asked, why, and how it was shown."""
+
+    review_item_id: str
+    """Of workload, rater, item and round; a random draw of an item already asked has its own."""
+    workload: str
+    created_at: UtcDatetime
+    trace_id: str
+    """The MLflow trace the rater sees; one a rater, so that nobody sees another's answers."""
+    rater: str
+    """Whose queue: a rater or a group."""
+    interaction_ids: tuple[str, ...]
+    """One, or A and B of a pair."""
+    presented_order: Literal["AB", "BA"] | None = None
+    """Of a pair, as this rater saw it; NULL otherwise."""
+    reason: ReviewReason
+    """Why it was picked. The rater does not see it."""
+    inclusion_prob: Share | None = None
+    """Of the random slice: the probability with which the item is in it. NULL for the rest."""
+    round: Literal["1", "adjudication"] = "1"
+    guideline: str
+    blinded: bool
+    position: int
+    """Where it stood in the rater's queue, 0 first."""
+
+
 class QualificationMeasure(Record):
     """One thing a judge was measured by on gold labels."""
 

@@ -25,6 +25,7 @@ from flywheel.errors import ConfigError
 from flywheel.judge_rules import rule_problems
 from flywheel.judges import JudgeSection
 from flywheel.records import DatasetKind, Durability, JsonObject
+from flywheel.reviews import ReviewSection
 from flywheel.routes import GatewaySection
 from flywheel.section import Fraction, Positive, Section, line_of, value_at
 
@@ -235,6 +236,8 @@ class Workload(Section):
     """OpenAI grader JSON by name; extensions have a type that starts with `x-`."""
     judges: dict[str, JudgeSection] = Field(default_factory=dict)
     """Language models that judge, by the name of the question they answer: docs/judges.md."""
+    review: ReviewSection | None = None
+    """What clinicians (or any experts) are asked in MLflow's review queues: docs/review.md."""
     gate: GateSection
     promotion: PromotionSection = PromotionSection()
     gateway: GatewaySection = GatewaySection()

@@ -8,6 +8,7 @@ from flywheel.testing import make_assessment, make_interaction
 DESIGNED = {
     "interactions": ("workload", "event_date"),
     "assessments": ("workload", "event_date"),
+    "review_items": ("workload",),
     "snapshots": ("workload",),
     "snapshot_rows": ("workload",),
     "adapters": ("workload",),

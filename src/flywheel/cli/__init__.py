@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from flywheel.cli import capture, dataset, judge, keys, label, lake, run
+from flywheel.cli import capture, dataset, judge, keys, label, lake, review, run
 from flywheel.cli.common import messages
 from flywheel.cli.demo import demo
 from flywheel.cli.engine import engine
@@ -56,6 +56,7 @@ app.add_typer(capture.app, name="capture")
 app.add_typer(keys.app, name="keys")
 app.add_typer(label.app, name="label")
 app.add_typer(judge.app, name="judge")
+app.add_typer(review.app, name="review")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(run.app, name="run")
 app.add_typer(lake.app, name="lake")

@@ -25,6 +25,7 @@ from flywheel.records import (
     QuarantineRecord,
     Record,
     Release,
+    ReviewItem,
     Snapshot,
     SnapshotRow,
 )
@@ -108,6 +109,15 @@ TABLES: dict[str, TableSpec] = {
             record=Assessment,
             key=("assessment_id",),
             partition_by=("workload", "event_date"),
+            search_by=("workload",),
+            search_within=None,
+            statistics=("created_at",),
+        ),
+        TableSpec(
+            name="review_items",
+            record=ReviewItem,
+            key=("review_item_id",),
+            partition_by=("workload",),
             search_by=("workload",),
             search_within=None,
             statistics=("created_at",),
