@@ -184,6 +184,9 @@ def test_a_query_opens_only_what_its_sql_may_need() -> None:
     assert relations_in("SELECT 1") == []
     assert relations_in("SELECT * FROM Labels") == [
         "assessments",
+        "qualifications",
+        "judge_runs",
+        "submissions",
         "judgements",
         "verdicts",
         "labels",
