@@ -47,7 +47,7 @@ demo: setup ## the whole loop on a real language model: three nights in about te
 	@$(BIN)/flywheel demo --home $(DEMO_HOME)
 
 test: setup ## the test suite (under 8 minutes on 2 cores; TEST_WORKERS=4 on more)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: setup ## the test suite with the slow tests
 	@$(BIN)/python -m pytest -m 'not gpu'
