@@ -4,13 +4,13 @@ The endpoint (`judge_endpoint.py`, a process of its own) takes 30 requests a sec
 that holds one second's, is slow, tells its limits in headers or, in the second line, only by
 refusing, answers 3 % of the items with nonsense, and drops dead for 20 s in the middle. 10,000
 answers are judged by the whole path: lake, plan, requests, repairs, cache, budget, rows, ledger.
-What may not happen is checked and counted: verdicts invented, completions paid twice, a budget exceeded.
+What may not happen is counted: verdicts invented, completions paid twice, a budget exceeded.
 
 `used` is completions over what the bucket let through while the endpoint was up.
 
 Command: `make bench NAME=judge_throughput`. Output: a table, and
-benchmarks/results/judge_throughput.json. It takes about twelve minutes. 30 a second are
-few: on two cores that others use as well the `openai` client is the limit soon after (`cpu ms`);
+benchmarks/results/judge_throughput.json. It takes about twelve minutes. 30 a second are few:
+on two cores that others use as well the `openai` client is the limit soon after (`cpu ms`);
 `--rate` asks for more.
 """
 
