@@ -133,6 +133,13 @@ class JudgeEndpoint:
         self.was_dead_s += time.monotonic() - self.dead_since
         self.dead_since = None
 
+    async def close(self) -> None:
+        """Closes the port; what is under way is lost."""
+        assert self.runner is not None
+        if self.death is not None:
+            self.death.cancel()
+        await self.runner.cleanup()
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """One completion, or not."""
         self.started_at = self.started_at or time.monotonic()

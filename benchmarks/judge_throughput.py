@@ -9,8 +9,8 @@ What may not happen is counted: verdicts invented, completions paid twice, a bud
 `used` is completions over what the bucket let through while the endpoint was up.
 
 Command: `make bench NAME=judge_throughput`. Output: a table, and
-benchmarks/results/judge_throughput.json. It takes about twelve minutes. 30 a second are
-few: on two cores that others use as well the `openai` client is the limit soon after (`cpu ms`);
+benchmarks/results/judge_throughput.json. It takes about twelve minutes. 30 a second are few:
+on two cores that others use as well the `openai` client is the limit soon after (`cpu ms`);
 `--rate` asks for more.
 """
 

@@ -1,8 +1,8 @@
 """A judge, what it judges, and an endpoint one would rather not have, all of them real."""
 
+import asyncio
 import json
-import subprocess
-import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.judge_endpoint import JudgeEndpoint, Temper
 from flywheel.graders.judge import Judge, build_judges
 from flywheel.label.judging import (
     JudgeDesk,
@@ -27,7 +28,6 @@ from flywheel.records import Message, Qualification
 from flywheel.testing import make_interaction
 from flywheel.workload import Workload
 
-ROOT = Path(__file__).resolve().parents[3]
 GRADES = ["bad", "fair", "good"]
 RUBRIC = """---
 name: helpful
@@ -96,10 +96,9 @@ PRICES = PriceTable({"judge-*": Price(input=1.0, output=2.0)})
 
 @dataclass(frozen=True)
 class Server:
-    """An endpoint in a process of its own."""
+    """An endpoint that listens."""
 
     url: str
-    pid: int
 
     def stats(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.url}/stats") as reply:
@@ -108,18 +107,20 @@ class Server:
 
 
 @contextmanager
-def endpoint(**temper: object) -> Iterator[Server]:
-    """The endpoint with these vices; see `benchmarks.judge_endpoint`."""
-    command = [sys.executable, "-m", "benchmarks.judge_endpoint"]
-    for name, value in temper.items():
-        flag = f"--{name.replace('_', '-')}"
-        command += [flag] if value is True else [flag, str(value)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            yield Server(f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid)
-        finally:
-            process.kill()
+def endpoint(**temper: Any) -> Iterator[Server]:
+    """The endpoint with these vices, in a thread of its own; see `benchmarks.judge_endpoint`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    served = JudgeEndpoint(Temper(**temper))
+    try:
+        port = asyncio.run_coroutine_threadsafe(served.serve(), loop).result(30)
+        yield Server(f"http://127.0.0.1:{port}")
+    finally:
+        asyncio.run_coroutine_threadsafe(served.close(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ async def test_a_server_without_a_batch_api_is_told(office: Office) -> None:
     server = NoBatches().start()
     try:
         with pytest.raises(JudgeError, match=r"\(404\).*asked without --batch"):
-            await overnight(office, Server(server.url, 0))
+            await overnight(office, Server(server.url))
     finally:
         server.stop()
 
@@ -171,7 +171,7 @@ asyncio.run(work())
 """
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
 async def test_a_killed_run_finds_its_batch_again(
     office: Office, serve: Serve, moment: str
 ) -> None:

@@ -127,14 +127,14 @@ def fill(folder: Path, first: int) -> None:
 
 def test_several_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=fill, args=(tmp_path, first)) for first in (0, 50, 100)]
+    writers = [spawn.Process(target=fill, args=(tmp_path, first)) for first in (0, 50)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert [writer.exitcode for writer in writers] == [0, 0]
     with ReplyCache(tmp_path) as cache:
-        assert cache.size().replies == 200
+        assert cache.size().replies == 150
 
 
 def test_a_file_that_is_no_cache_is_told(tmp_path: Path) -> None:

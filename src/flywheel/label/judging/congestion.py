@@ -180,7 +180,7 @@ class Congestion:
 
 
 def _asked_pace(allowance: Allowance | None, each: float, in_flight: int) -> float | None:
-    """Requests a second that an allowance bears; None where there is plenty or none is told."""
+    """Requests a second that an allowance bears; None where there is plenty, or it does not say."""
     if allowance is None or allowance.limit is None or each <= 0:
         return None
     untold = min(in_flight * each, MOST_SCARCE * allowance.limit)
