@@ -151,8 +151,8 @@ async def judge(folder: Path, lake: Lake, url: str) -> JudgeRunReport:
 
 
 def invented(lake: Lake) -> int:
-    """Verdicts that are not the endpoint's."""
-    rows = lake.query("select interaction_id, label from labels where name = 'helpful'")
+    """Verdicts that are not the endpoint's; of all there are, for this judge never qualified."""
+    rows = lake.query("select interaction_id, label from submissions where name = 'helpful'")
     return sum(row["label"] != grade_of(row["interaction_id"], GRADES) for row in rows.to_pylist())
 
 

@@ -163,11 +163,14 @@ class Office:
 
     @asynccontextmanager
     async def desk(self, workload: Workload, judge: str = "helpful") -> AsyncIterator[JudgeDesk]:
+        seated = build_judges(workload)[judge]
+        # Labels count only of a judge that was qualified when it judged.
+        self.lake.append([qualified(seated)])
         async with opened_models(workload) as models:
             yield JudgeDesk(
                 lake=self.lake,
                 workload=workload,
-                judge=build_judges(workload)[judge],
+                judge=seated,
                 models=models,
                 folder=self.cache_dir,
                 prices=PRICES,
@@ -215,7 +218,7 @@ def qualified(judge: Judge, *, days: int = 30) -> Qualification:
     """A qualification that holds for so many days; a negative number has expired."""
     now = datetime.now(UTC)
     return Qualification(
-        qualification_id=f"q-{judge.name}-{days}",
+        qualification_id=f"q-{judge.identity}-{days}",
         workload="triage",
         created_at=now - timedelta(days=60 if days < 0 else 1),
         expires_at=now + timedelta(days=days),
