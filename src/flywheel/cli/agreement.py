@@ -292,4 +292,4 @@ def _needs_numpy() -> None:
     try:
         import numpy  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("numpy", "models") from error
+        raise MissingExtraError("numpy", "label") from error

@@ -9,6 +9,7 @@ from flywheel.graders.judge import Judge, JudgeReply, JudgeTask, conclude, load_
 from flywheel.judges import JudgeSection
 from flywheel.lake import Lake
 from flywheel.records import Assessment
+from flywheel.testing import make_qualification
 from tests.graders.judge.conftest import PAIRWISE, RUBRICS, grades, make_judge, make_task
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -143,6 +144,8 @@ def test_a_panels_majority_is_the_label_in_sql(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     lake.append(rows)
     lake.append(rows)
+    assert lake.query("select * from labels").num_rows == 0, "nobody measured this judge"
+    lake.append([make_qualification(judge=judge.name, judge_hash=judge.identity)])
     found = lake.query("select label, value, raters, agreement from labels").to_pylist()
     assert found == [{"label": "7", "value": 7.0, "raters": 3, "agreement": pytest.approx(2 / 3)}]
 

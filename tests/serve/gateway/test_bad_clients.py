@@ -160,10 +160,10 @@ def test_a_header_that_is_not_utf8_costs_neither_the_call_nor_its_record(
     gateway: RunningGateway, upstream: ScriptedServer, name: bytes
 ) -> None:
     """Regression: the first lost the record, the second was a 500."""
-    reply = send(gateway.url, request(ASKING, headers=[name + b": caf\xe9"]))
+    reply = send(gateway.url, request(ASKING, headers=[name + b": jalape\xf1o"]))
     assert reply.status == 200
     assert name.decode() not in upstream.seen[0].headers
-    assert b"caf" not in reply.head
+    assert b"jalape" not in reply.head
     [row] = gateway.interactions()
     assert row.conversation_id == row.interaction_id or name != b"x-flywheel-conversation-id"
     assert (row.subject_key is not None) == (name == b"x-flywheel-user")
