@@ -93,7 +93,7 @@ def test_what_a_tool_does_not_show_or_carry_is_said(home: Path, tmp_path: Path) 
 
 def test_a_page_is_written_and_says_how_its_answers_come_back(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "usb" / "review.html"
-    result = run(home, "page", "--out", str(out), "--rater", "dr-smith", "--rubric", "triage@3")
+    result = run(home, "page", "--out", str(out), "--rater", "dr-smith", "--guideline", "triage@3")
     assert result.exit_code == 0, result.output
     assert "3 items" in result.stderr  # all: the one judgement there is is another rater's
     assert "flywheel label import labels-triage-" in result.stderr

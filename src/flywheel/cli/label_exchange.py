@@ -100,7 +100,7 @@ def page(
     pairs: PairsOption = False,
     question: QuestionOption = None,
     limit: LimitOption = 100,
-    rubric: Annotated[
+    guideline: Annotated[
         str | None, typer.Option(help="Guideline and version, stored with each row: triage@3.")
     ] = None,
     json: JsonOption = False,
@@ -123,7 +123,7 @@ def page(
         items=tuple(found),
         questions=tuple(asked),
         rater=rater,
-        columns={"rubric": rubric} if rubric else {},
+        columns={"guideline": guideline} if guideline else {},
     )
     write_page(spec, out)
     if json:

@@ -48,7 +48,7 @@ def singles(tmp_path: Path, *, rater: str | None = "dr-smith", count: int = 4) -
         items=tuple(answer(f"i{number}") for number in range(1, count + 1)),
         questions=(parse_question("urgency=routine|soon|urgent"), parse_question("polite")),
         rater=rater,
-        columns={"rubric": "triage@3"},
+        columns={"guideline": "triage@3"},
     )
     write_page(spec, tmp_path / "review.html")
     return tmp_path / "review.html"
@@ -113,7 +113,7 @@ async def test_a_whole_session_by_keyboard_saves_a_file_that_imports_once(
     assert corrected.correction.text == "Go to the emergency room."
     assert corrected.rationale == "swelling, fever: a joint infection?"
     assert {a.source_id for a in found} == {"dr-smith"}
-    assert {a.rubric for a in found} == {"triage@3"}
+    assert {a.guideline for a in found} == {"triage@3"}
     assert all(a.lead_time_s is not None and 0 <= a.lead_time_s < 60 for a in found)
     assert all(a.source_type == "human" and a.blinded for a in found)
 

@@ -23,7 +23,7 @@ from flywheel.records import Assessment, JsonObject, Record
 
 ExportFormat = Literal["csv", "jsonl", "argilla", "label-studio", "prodigy"]
 _DERIVED = {"workload", "event_date"}
-_SHOWN = (*NATIVE, "source_id", "source_type", "source_role", "round", "rubric")
+_SHOWN = (*NATIVE, "source_id", "source_type", "source_role", "round", "rubric", "guideline")
 
 
 class Judged(Record):

@@ -32,7 +32,7 @@ class PageSpec(Record):
     rater: str | None = None
     """Who will review; the page asks where it is not given."""
     columns: dict[str, str] = {}
-    """Further columns every row gets, as `rubric`."""
+    """Further columns every row gets, as `guideline`."""
 
 
 def build_page(spec: PageSpec) -> str:
