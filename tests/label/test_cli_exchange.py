@@ -99,7 +99,7 @@ def test_a_page_is_written_and_says_how_its_answers_come_back(home: Path, tmp_pa
     assert "flywheel label import labels-triage-" in result.stderr
     text = out.read_text(encoding="utf-8")
     assert "http://" not in text and "https://" not in text
-    assert '"rater": "dr-smith"' in text and '"rubric": "triage@3"' in text
+    assert '"rater": "dr-smith"' in text and '"guideline": "triage@3"' in text
 
 
 @pytest.mark.parametrize("question", ["", "q=1", "q=a|a", "q=1-99"])
