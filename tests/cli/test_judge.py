@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from flywheel.cli import app
 from flywheel.cli.judging import find_judge
-from flywheel.errors import ConfigError, JudgeBudgetError, JudgeNotQualifiedError
+from flywheel.errors import ConfigError, JudgeBudgetError, JudgeError, JudgeNotQualifiedError
 from flywheel.lake import Lake
 from tests.label.judging.conftest import Office, Server, endpoint, qualified
 
@@ -70,6 +71,18 @@ def test_an_unknown_judge_is_told_with_those_there_are(flywheel: Flywheel) -> No
     result = flywheel("judge", "run", "helpfull")
     assert isinstance(result.exception, ConfigError)
     assert "no judge 'helpfull'; there are: helpful, better" in str(result.exception)
+
+
+def test_a_judge_that_gates_labels_nothing(flywheel: Flywheel, office: Office) -> None:
+    text = office.workload_file.read_text(encoding="utf-8")
+    data = yaml.safe_load(text)
+    data["judges"]["helpful"]["purpose"] = "gate"
+    data["judges"]["helpful"]["allow_label_and_gate"] = True
+    office.workload_file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    result = flywheel("judge", "run", "helpful")
+    assert isinstance(result.exception, JudgeError)
+    assert "judges.helpful.purpose" in str(result.exception)
+    assert office.sql("select * from assessments") == []
 
 
 def test_an_expired_judge_labels_nothing(

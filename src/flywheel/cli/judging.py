@@ -60,6 +60,22 @@ def find_judge(workload: Workload, name: str) -> "Judge":
     return judges[name]
 
 
+def find_labelling_judge(workload: Workload, name: str) -> "Judge":
+    """The judge of that name, where it is there to label.
+
+    Raises:
+        ConfigError: there is none.
+        JudgeError: it gates, and who gates may not label.
+    """
+    judge = find_judge(workload, name)
+    if judge.section.purpose != "label":
+        raise JudgeError(
+            f"judge {name!r} is there to gate (judges.{name}.purpose), and who gates may not "
+            "label what the gate decides on: declare another judge with purpose: label"
+        )
+    return judge
+
+
 @asynccontextmanager
 async def open_desk(
     settings: Settings, workload: Workload, judge: "Judge"
@@ -110,12 +126,17 @@ def run_judge(
     is_batch: bool = False,
     on_progress: "OnProgress | None" = None,
 ) -> "JudgeRunReport":
-    """Has one judge judge what it has not judged yet."""
+    """Has one judge judge what it has not judged yet.
+
+    Raises:
+        JudgeError: it gates, or another run of it is going on.
+        JudgeNotQualifiedError: its word does not count.
+    """
     from flywheel.label.judging import batch_captured, judge_captured
     from flywheel.label.qualifying import require_qualified
 
     settings, workload = place.load()
-    judge = find_judge(workload, name)
+    judge = find_labelling_judge(workload, name)
 
     async def work() -> "JudgeRunReport":
         async with open_desk(settings, workload, judge) as desk:
@@ -154,6 +175,7 @@ def begin_judging(place: Place, name: str) -> str:
     """Opens a run that shards work on, and returns its id.
 
     Raises:
+        JudgeError: it gates.
         JudgeNotQualifiedError: the judge may not label.
         JudgeBudgetError: its budget is 0.
     """
@@ -162,7 +184,7 @@ def begin_judging(place: Place, name: str) -> str:
     from flywheel.lake import Lake
 
     settings, workload = place.load()
-    judge, lake = find_judge(workload, name), Lake.open(settings)
+    judge, lake = find_labelling_judge(workload, name), Lake.open(settings)
     require_qualified(lake, workload, judge, now=utcnow())
     refuse_empty_budget(judge, 0)
     return open_run(lake, workload, judge).judge_run_id
