@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flywheel.cli.judge import app
 from flywheel.errors import JudgeError
+from flywheel.label import Retraction, retract
 from flywheel.label.winrate import Preference, read_preferences, win_rate
 from flywheel.lake import Lake
 from flywheel.records import Message
@@ -127,6 +128,13 @@ def test_preferences_are_read_from_the_lake_whoever_came_first(lake: Lake) -> No
         (1.0, 6.0, "c-1"),
         (0.0, -5.0, "c-2"),
     ]
+
+
+def test_preferences_that_were_withdrawn_are_not_read(lake: Lake) -> None:
+    _fill(lake)
+    retract(lake, Retraction(workload="triage", source_id="j"))
+    read = read_preferences(lake, workload="triage", judge="better", model="new", against="old")
+    assert read == []
 
 
 WORKLOAD = """\
