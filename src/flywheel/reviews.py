@@ -97,8 +97,8 @@ class ReviewSection(Section):
     """Who decides where raters disagree: `flywheel review push --adjudicate`."""
     questions: Annotated[dict[str, QuestionSection], Field(min_length=1)]
     guideline: Annotated[str, Field(pattern=r"^[\w.-]{1,40}@[\w.-]{1,20}$")]
-    """Name and version of what raters were told to go by, `triage@3`; stored as `rubric` with every
-    answer. Questions may only change together with it."""
+    """Name and version of what raters were told to go by, `triage@3`; stored as `rubric` and
+    `guideline` with every answer. Questions may only change together with it."""
     experiment: str | None = None
     """MLflow experiment the queues are in. Absent: `<workload>-review`."""
     minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30

@@ -89,11 +89,15 @@ def test_what_a_rater_says_is_one_assessment_each_and_pulling_again_adds_nothing
     assert (verdict.value, verdict.rationale) == (0.0, "chest pain")
     assert verdict.interaction_id == item.interaction_ids[0]
     assert (verdict.source_id, verdict.rubric, verdict.round) == ("dr-b", "triage@1", "1")
+    assert verdict.guideline == "triage@1"
     assert (verdict.blinded, verdict.inclusion_prob) == (True, item.inclusion_prob)
     assert by_kind["harm", "feedback"].label == "serious"
     # The correction given with the verdict is the rater's word on the question.
     (label,) = lake.query("SELECT correction FROM labels WHERE name = 'urgency'").to_pylist()
     assert "Call 112." in label["correction"]
+    # The verdict it supersedes stays in every mean: else only what needed no correction would.
+    (rating,) = lake.query("SELECT score FROM ratings WHERE name = 'urgency'").to_pylist()
+    assert rating["score"] == 0.0
     assert pull_reviews(lake, workload, tracker).written == 0
 
 

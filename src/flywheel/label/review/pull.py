@@ -118,16 +118,34 @@ def _read_all(
     bad: list[QuarantineRecord] = []
     for trace_id, given in answers.items():
         inclusion = inclusion_of(rows, trace_id)
+        said: list[Assessment] = []
         for answer, later in _in_turn(section, given):
             try:
-                good.append(
+                said.append(
                     to_assessment(
                         section, rows[trace_id][0], answer, inclusion_prob=inclusion, later=later
                     )
                 )
             except BadRecordError as error:
                 bad.append(_quarantined(answer, error, now))
+        good += _with_verdicts(said)
     return good, bad
+
+
+def _with_verdicts(said: Sequence[Assessment]) -> list[Assessment]:
+    """Corrections with the verdict given beside them, which they supersede.
+
+    Without it a mean of the verdicts would be one of the answers that needed no correction.
+    """
+    verdicts = {
+        key_of(one): {"value": one.value, "label": one.label}
+        for one in said
+        if one.kind == "feedback" and (one.value is not None or one.label is not None)
+    }
+    return [
+        one.model_copy(update=verdicts.get(key_of(one), {})) if one.kind == "correction" else one
+        for one in said
+    ]
 
 
 def _in_turn(section: ReviewSection, given: Sequence[Answer]) -> Iterator[tuple[Answer, timedelta]]:
