@@ -2,9 +2,9 @@
 -- $4 the other. One row a pair: the latest verdict of each rater, averaged over a panel.
 WITH latest AS (
     SELECT workload, pair_ids ->> 0 AS a, pair_ids ->> 1 AS b, value, covariates
-    FROM assessments
+    FROM submissions
     WHERE workload = ? AND name = ? AND kind = 'preference' AND source_type = 'llm_judge'
-        AND status = 'submitted' AND value IS NOT NULL
+        AND value IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY pair_ids, source_id ORDER BY created_at DESC, assessment_id DESC
     ) = 1
