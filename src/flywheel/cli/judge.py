@@ -13,7 +13,6 @@ from flywheel.cli.common import (
     JsonOption,
     WorkloadOption,
     console,
-    load,
     messages,
     print_json,
     print_table,
@@ -22,7 +21,7 @@ from flywheel.cli.qualifying import list_judges, qualify
 from flywheel.cli.winrate import winrate
 
 if TYPE_CHECKING:
-    from flywheel.label.judging import JudgeRunReport, RunProgress
+    from flywheel.label.judging import Estimate, JudgeRunReport, RunProgress
     from flywheel.label.judging.run import OnProgress
 
 app = typer.Typer(
@@ -62,42 +61,19 @@ def run(
 
     Example: flywheel judge run helpful --sample 0.1 --home demo
     """
-    from flywheel.cli.judging import find_judge, run_judge
+    from flywheel.cli.judging import estimate_run, run_judge
     from flywheel.cli.steps import Place
-    from flywheel.label.judging import Selection, estimate
-    from flywheel.lake import Lake
-    from flywheel.prices import PriceTable
+    from flywheel.label.judging import Selection
 
-    settings, task = load(home, workload)
+    place = Place(workload=workload, home=home)
     selection = Selection(limit=limit, sample=sample, seed=seed)
     if dry_run:
-        found = estimate(
-            Lake.open(settings),
-            task,
-            find_judge(task, judge),
-            selection,
-            prices=PriceTable.load(settings.prices),
-            is_batch=batch,
-        )
+        found = estimate_run(place, judge, selection, is_batch=batch)
         if json:
             print_json(found)
-            return
-        print_table(
-            f"{judge}: what a run would do",
-            ["eligible", "judged before", "selected", "calls", "tokens at most", "USD at most"],
-            [
-                [
-                    found.eligible,
-                    found.judged_before,
-                    found.selected,
-                    found.calls,
-                    found.worst_tokens,
-                    None if found.worst_usd is None else f"{found.worst_usd:.4f}",
-                ]
-            ],
-        )
+        else:
+            _tell_estimate(found)
         return
-    place = Place(workload=workload, home=home)
     with _progress(judge) as on_progress:
         report = run_judge(place, judge, selection, is_batch=batch, on_progress=on_progress)
     if json:
@@ -182,6 +158,24 @@ def _progress(judge: str) -> "Iterator[OnProgress]":
             bar.update(task, completed=now.judged, total=total, told=told)
 
         yield moved
+
+
+def _tell_estimate(found: "Estimate") -> None:
+    usd = None if found.worst_usd is None else f"{found.worst_usd:.4f}"
+    print_table(
+        f"{found.judge}: what a run would do",
+        ["eligible", "judged before", "selected", "calls", "tokens at most", "USD at most"],
+        [
+            [
+                found.eligible,
+                found.judged_before,
+                found.selected,
+                found.calls,
+                found.worst_tokens,
+                usd,
+            ]
+        ],
+    )
 
 
 def _tell(report: "JudgeRunReport") -> None:

@@ -18,7 +18,7 @@ from flywheel.workload import Workload
 
 if TYPE_CHECKING:
     from flywheel.graders.judge import Judge
-    from flywheel.label.judging import JudgeDesk, JudgeRunReport, Selection
+    from flywheel.label.judging import Estimate, JudgeDesk, JudgeRunReport, Selection
     from flywheel.label.judging.run import OnProgress
 
 
@@ -147,6 +147,25 @@ def run_judge(
 
     with judging_alone(place, name):
         return asyncio.run(work())
+
+
+def estimate_run(
+    place: Place, name: str, selection: "Selection", *, is_batch: bool = False
+) -> "Estimate":
+    """What a run would ask and cost at worst; nothing is asked."""
+    from flywheel.label.judging import estimate
+    from flywheel.lake import Lake
+    from flywheel.prices import PriceTable
+
+    settings, workload = place.load()
+    return estimate(
+        Lake.open(settings),
+        workload,
+        find_judge(workload, name),
+        selection,
+        prices=PriceTable.load(settings.prices),
+        is_batch=is_batch,
+    )
 
 
 def run_label_judges(place: Place) -> list[JudgeOutcome]:

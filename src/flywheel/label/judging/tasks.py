@@ -4,11 +4,14 @@ Input: the lake and a `Selection`. Output: `JudgeTask`s with the probability of 
 The order is drawn too, by hash, so that any first part of a run is a random part of the whole.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from typing import NamedTuple
 from zlib import crc32
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from flywheel.graders.judge import Judge, JudgeTask
 from flywheel.lake import Lake
@@ -17,7 +20,10 @@ from flywheel.workload import Workload
 
 PAGE = 500
 """Tasks whose messages are read at a time."""
-_MESSAGE = TypeAdapter(Message)
+_INTERACTIONS = """
+SELECT * FROM interactions
+WHERE workload = $1 AND list_contains($2::VARCHAR[], interaction_id)
+"""
 
 
 class Selection(Record):
@@ -75,33 +81,37 @@ def draw_tasks(lake: Lake, workload: Workload, judge: Judge, selection: Selectio
 
 
 def load_tasks(lake: Lake, workload: Workload, judge: Judge, draw: Draw) -> Iterator[JudgeTask]:
-    """The tasks of a draw, a page at a time."""
-    for start in range(0, len(draw.task_ids), PAGE):
-        page = draw.task_ids[start : start + PAGE]
-        rows = _read(lake, workload, [one for task in page for one in task.split(" ")])
-        for task_id in page:
-            found = [rows[one] for one in task_id.split(" ") if one in rows]
-            if len(found) == len(task_id.split(" ")):  # else it was erased meanwhile
-                yield _task(workload, judge, task_id, found, draw)
+    """The tasks of a draw. A page is read in a thread while the one before is judged."""
+    ids = draw.task_ids
+    pages = [ids[start : start + PAGE] for start in range(0, len(ids), PAGE)]
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = deque(pool.submit(_read, lake, workload, judge, page) for page in pages[:1])
+        for number, page in enumerate(pages):
+            rows = upcoming.popleft().result()
+            if number + 1 < len(pages):
+                upcoming.append(pool.submit(_read, lake, workload, judge, pages[number + 1]))
+            for task_id in page:
+                found = [rows[one] for one in task_id.split(" ") if one in rows]
+                if len(found) == len(task_id.split(" ")):  # else it was erased meanwhile
+                    yield _task(workload, judge, task_id, found, draw)
 
 
-class _Row(Record):
+class _Row(NamedTuple):
     interaction: Interaction
     expert_answer: Message | None
 
 
-def _read(lake: Lake, workload: Workload, ids: Sequence[str]) -> dict[str, _Row]:
-    params = [workload.name, list(ids), workload.labels.name]
-    table = lake.query(_sql("task_rows.sql"), params)
-    answers = table.column("expert_answer").to_pylist()
-    interactions = lake.fetch(Interaction, _sql("task_rows.sql"), params)
-    return {
-        one.interaction_id: _Row(
-            interaction=one,
-            expert_answer=None if answer is None else _MESSAGE.validate_json(answer),
-        )
-        for one, answer in zip(interactions, answers, strict=True)
-    }
+def _read(lake: Lake, workload: Workload, judge: Judge, task_ids: Sequence[str]) -> dict[str, _Row]:
+    ids = sorted({one for task_id in task_ids for one in task_id.split(" ")})
+    interactions = lake.fetch(Interaction, _INTERACTIONS, [workload.name, ids])
+    answers: dict[str, Message] = {}
+    if "reference" in judge.rubric.variables:
+        params = [workload.name, ids, workload.labels.name]
+        answers = {
+            row["interaction_id"]: Message.model_validate_json(row["expert_answer"])
+            for row in lake.query(_sql("expert_answers.sql"), params).to_pylist()
+        }
+    return {one.interaction_id: _Row(one, answers.get(one.interaction_id)) for one in interactions}
 
 
 def _task(
