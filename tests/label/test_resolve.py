@@ -51,13 +51,15 @@ def assessments(draw: st.DrawFn) -> list[Assessment]:
                 source_type=draw(
                     st.sampled_from(["human", "human", "llm_judge", "end_user", "code"])
                 ),
-                source_id=draw(st.sampled_from(["a", "b", "c", None])),
+                source_id=draw(
+                    st.sampled_from(["a", "b", None, "judge:u/m", "judge:u/n/o", "judge:v/m"])
+                ),
                 round=draw(st.sampled_from([None, None, "2", "adjudication"])),
                 status=status,
                 supersedes=draw(st.sampled_from([None, None, None, "0", "1", str(index)])),
                 judge_run_id=draw(st.sampled_from([None, None, "valid", "open"])),
                 judge_prompt_hash=draw(
-                    st.sampled_from(["judge-hash", "judge-hash", "other", None])
+                    st.sampled_from(["judge-hash", "judge-hash", "other-hash", "unknown", None])
                 ),
             )
         )
@@ -73,8 +75,9 @@ def qualifications(draw: st.DrawFn) -> list[Qualification]:
             expires_at=NOON + timedelta(minutes=at + draw(st.integers(1, 6))),
             qualified=draw(st.sampled_from([True, True, False])),
             workload=draw(st.sampled_from(["triage", "triage", "coding"])),
+            judge_hash=draw(st.sampled_from(["judge-hash", "other-hash"])),
         )
-        for index in range(draw(st.integers(0, 3)))
+        for index in range(draw(st.integers(0, 4)))
     ]
 
 
@@ -168,6 +171,33 @@ def test_the_members_of_a_qualified_panel_are_raters_of_one_tier(lake: Lake) -> 
     assert ours.spoken is not None
     assert (ours.spoken.label, ours.raters, ours.agreement) == ("A", 3, row["agreement"])
     assert ours.strength == pytest.approx(row["strength"]) == pytest.approx(0.3)
+
+
+def test_an_old_version_of_a_judge_does_not_vote_beside_the_new_one(lake: Lake) -> None:
+    """Two models said x as the judge was; one model says y as it is now; the hash tells them apart.
+
+    The unchanged version of another judge, and other versions on another answer, stay.
+    """
+    old = {"source_type": "llm_judge", "judge_prompt_hash": "old"}
+    new = {"source_type": "llm_judge", "judge_prompt_hash": "new"}
+    said = [
+        judged(1, label="x", source_id="judge:u/m", **old),
+        judged(1, label="x", source_id="judge:u/n", **old),
+        judged(2, label="y", source_id="judge:u/o", **new),
+        judged(0, label="y", source_id="judge:v/m", **old),
+        judged(1, interaction_id="j", label="x", source_id="judge:u/m", **old),
+    ]
+    standing = [
+        make_qualification(qualification_id=name, judge_hash=name) for name in ("old", "new")
+    ]
+    lake.append(standing)
+    lake.append(said)
+    rows = lake.query("SELECT item, spoken.label AS label, raters FROM verdicts ORDER BY item")
+    by_view = [tuple(row.values()) for row in rows.to_pylist()]
+    ours = [
+        (one.item, one.spoken and one.spoken.label, one.raters) for one in resolve(said, standing)
+    ]
+    assert ours == by_view == [("i", "y", 2), ("j", "x", 1)]
 
 
 JUDGE = {

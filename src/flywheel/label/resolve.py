@@ -6,6 +6,7 @@ and no lake: a reward, a preview, a test.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
@@ -64,18 +65,17 @@ def resolve(
         and one.supersedes != one.assessment_id
         and one.status != "error"
     }
-    questions: dict[tuple[str, str, str], dict[tuple[int, str], Assessment]] = defaultdict(dict)
+    questions: dict[tuple[str, str, str], list[Assessment]] = defaultdict(list)
     for one in sorted(known, key=_moment):
         item = item_of(one)
         is_out = (one.workload, one.assessment_id) in withdrawn or answer_of(one) is None
         is_out |= one.judge_run_id is not None and one.judge_run_id not in valid_runs
         if is_out or item is None or not is_qualified(one, qualifications):
             continue
-        # Of one rater the latest stays.
-        questions[one.workload, item, one.name][tier_of(one), one.source_id or ""] = one
+        questions[one.workload, item, one.name].append(one)
     return [
-        _resolved(question, by_rater)
-        for question, by_rater in sorted(questions.items(), key=lambda pair: pair[0])
+        _resolved(question, _latest_by_rater(said))
+        for question, said in sorted(questions.items(), key=lambda pair: pair[0])
     ]
 
 
@@ -108,6 +108,18 @@ def tier_of(judgement: Assessment) -> int:
     if judgement.source_type == "human" and judgement.round == "adjudication":
         return 0
     return _OF_SOURCE[judgement.source_type]
+
+
+def judge_of(judgement: Assessment) -> str | None:
+    """Which judge a language model's judgement is by, whatever its version; None of any other.
+
+    `judge:<judge>/` of `judge:<judge>/<model>`; a source named otherwise is a judge by itself.
+    """
+    if judgement.source_type != "llm_judge":
+        return None
+    source = judgement.source_id or ""
+    named = re.match(r"judge:[^/]+/", source)
+    return named.group() if named else source
 
 
 def item_of(judgement: Assessment) -> str | None:
@@ -151,6 +163,19 @@ def _compact(value: object) -> str:
 
 def _moment(judgement: Assessment) -> tuple[object, str]:
     return judgement.created_at, judgement.assessment_id
+
+
+def _latest_by_rater(said: Sequence[Assessment]) -> dict[tuple[int, str], Assessment]:
+    """Of one question's judgements, earliest first: the latest of each rater, one version a judge.
+
+    Two versions of a judge are not two raters: the one that answered last speaks for it.
+    """
+    version = {judge_of(one): one.judge_prompt_hash for one in said}
+    return {
+        (tier_of(one), one.source_id or ""): one
+        for one in said
+        if one.source_type != "llm_judge" or one.judge_prompt_hash == version[judge_of(one)]
+    }
 
 
 def _resolved(
