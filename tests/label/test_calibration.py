@@ -1,6 +1,7 @@
 """Calibrated means: against the authors' package, by coverage, and where little is known."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from flywheel.errors import CalibrationError
 from flywheel.label.calibrating import calibrate
 from flywheel.label.calibration import CalibratedMean, ppi_mean
 from flywheel.lake import Lake
-from flywheel.records import Assessment
+from flywheel.records import Assessment, JudgeRun, Message
 from flywheel.testing import make_assessment
 
 PEER = json.loads((Path(__file__).parent / "ppi_peer.json").read_text())["sets"]
@@ -169,7 +170,9 @@ def judged(item: int, value: float | None, **fields: object) -> Assessment:
     return make_assessment(**{**given, **fields})
 
 
-def labelled(item: int, value: float, prob: float | None = 0.25, **fields: object) -> Assessment:
+def labelled(
+    item: int, value: float | None, prob: float | None = 0.25, **fields: object
+) -> Assessment:
     given = {"interaction_id": f"i{item}", "name": "helpful", "inclusion_prob": prob}
     return make_assessment(**{**given, "value": value, **fields})
 
@@ -236,3 +239,62 @@ def test_what_is_missing_is_named(lake: Lake) -> None:
         CalibrationError, match="4 randomly drawn items are labelled, 10 are needed"
     ):
         calibrate(lake, "triage", "helpful-judge", "helpful")
+
+
+def test_only_one_version_of_a_judge_is_calibrated(lake: Lake) -> None:
+    """It said 0 as it was, and says 1 as it is. The last version counts, or the one asked for."""
+    old, new = {"judge_prompt_hash": "old"}, {"judge_prompt_hash": "new"}
+    lake.append([judged(n, 0.0, **old) for n in range(40)])
+    later = {"created_at": datetime(2026, 3, 1, tzinfo=UTC)}
+    lake.append([judged(n, 1.0, **new, **later) for n in range(30)])
+    lake.append([judged(50, None, status="error", error_type="judge_garbage", **old)])
+    lake.append([labelled(n, float(n % 2)) for n in range(12)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.version, found.other_versions) == ("new", 40)
+    assert (found.mean.judged, found.mean.judge_only, found.failed) == (30, 1.0, 0)
+    asked = calibrate(lake, "triage", "helpful-judge", "helpful", version="old")
+    assert (asked.mean.judged, asked.mean.judge_only, asked.other_versions) == (41, 0.0, 30)
+    with pytest.raises(CalibrationError, match="70 judgements of other versions of it do not"):
+        calibrate(lake, "triage", "helpful-judge", "helpful", version="not run yet")
+
+
+def test_a_failure_in_a_run_that_is_not_valid_is_none(lake: Lake) -> None:
+    failed = {"status": "error", "error_type": "judge_unavailable"}
+    lake.append([judged(n, float(n % 2)) for n in range(40)])
+    lake.append([judged(40, None, judge_run_id="open", **failed)])
+    lake.append([judged(41, None, judge_run_id="valid", **failed)])
+    lake.append(
+        [
+            JudgeRun(
+                entry_id=name, judge_run_id=name, workload="triage", judge="helpful-judge",
+                created_at=datetime(2026, 1, 1, tzinfo=UTC), judge_hash="h", state=name, tasks=1,
+                errors=1, max_error_share=1, calls=1, tokens=1, cost_usd=None, reason="a test",
+            )
+            for name in ("open", "valid")
+        ]
+    )  # fmt: skip
+    lake.append([labelled(n, float(n % 2)) for n in range(12)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.failed, found.mean.judged) == (1, 41)
+
+
+def test_the_share_of_an_answer_nobody_gave_is_refused(lake: Lake) -> None:
+    lake.append([judged(n, float(n % 2)) for n in range(40)])
+    lake.append([labelled(n, 1.0) for n in range(12)])
+    with pytest.raises(
+        CalibrationError, match="nobody answered 'zzz'; the answers there are: 0, 1"
+    ):
+        calibrate(lake, "triage", "helpful-judge", "helpful", share_of="zzz")
+    found = calibrate(lake, "triage", "helpful-judge", "helpful", share_of="0")
+    assert found.mean.labels_only.mean == 0, "the judge alone gave it: experts' share is nought"
+
+
+def test_labels_without_a_score_are_counted(lake: Lake) -> None:
+    corrected = Message(role="assistant", content="Rest it.")
+    lake.append([judged(n, float(n % 2)) for n in range(40)])
+    lake.append([labelled(n, None, correction=corrected) for n in range(12, 15)])
+    with pytest.raises(CalibrationError, match="none of the 3 labels experts gave .* has a score"):
+        calibrate(lake, "triage", "helpful-judge", "helpful")
+    lake.append([labelled(n, float(n % 2)) for n in range(12)])
+    found = calibrate(lake, "triage", "helpful-judge", "helpful")
+    assert (found.labels_without_score, found.mean.labelled) == (3, 12)

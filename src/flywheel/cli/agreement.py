@@ -129,7 +129,11 @@ def calibrate(
     home: HomeOption = None,
     workload: WorkloadOption = DEFAULT_WORKLOAD,
     share_of: Annotated[
-        str | None, typer.Option(help="Estimate the share of this answer; else the mean score.")
+        str | None,
+        typer.Option(
+            help="Estimate the share of this answer, else the mean score: a category; a number "
+            "(1 is a review's pass, 0 its fail); of pairs A, B or tie."
+        ),
     ] = None,
     population: Annotated[
         Literal["items", "process"],
@@ -140,16 +144,24 @@ def calibrate(
     """Estimate what experts would say of all a judge judged, from those they labelled at random.
 
     Only labels with a known inclusion probability count: others were picked, and would bias it.
+    Only judgements of the judge as the workload declares it count, else of its latest version.
 
     Example: flywheel label calibrate helpful --against helpful --home demo
     """
     _needs_numpy()
+    from flywheel.graders.judge import build_judges
     from flywheel.label.calibrating import calibrate as estimate
     from flywheel.lake import Lake
 
     settings, task = load(home, workload)
     found = estimate(
-        Lake.open(settings), task.name, judge, against, share_of=share_of, population=population
+        Lake.open(settings),
+        task.name,
+        judge,
+        against,
+        share_of=share_of,
+        version=build_judges(task)[judge].identity if judge in task.judges else None,
+        population=population,
     )
     if json:
         print_json(found)
@@ -176,8 +188,14 @@ def _print_calibration(found: "Calibration") -> None:
     )
     messages.print(
         f"lambda {mean.lam:.2f}; the judge failed on {found.failed}; left out: {found.not_random} "
-        f"labels that were not drawn at random, {found.not_judged} of items not judged"
+        f"labels that were not drawn at random, {found.not_judged} of items not judged, "
+        f"{found.labels_without_score} without a score"
     )
+    if found.other_versions:
+        messages.print(
+            f"left out: {found.other_versions} judgements of other versions of "
+            f"{escape(found.judge)}; these are of {found.version or 'the one without a hash'}"
+        )
 
 
 def _print(report: "AgreementReport", by: str) -> None:

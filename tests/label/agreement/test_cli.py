@@ -1,14 +1,18 @@
 """The commands, as somebody types them."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from flywheel.cli import app
+from flywheel.graders.judge import build_judges
 from flywheel.lake import Lake
+from flywheel.records import Message
 from flywheel.testing import make_assessment
+from flywheel.workload import Workload
 from tests.label.agreement.world import fill
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "triage" / "flywheel.yaml"
@@ -107,3 +111,64 @@ def test_a_judge_is_calibrated_with_labels_alone_beside_it(tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     for told in ("calibrated (PPI++)", "labels only", "judge alone, uncorrected"):
         assert told in result.stdout
+
+
+DECLARED = """
+name: triage
+alias: triage
+base_model: base
+labels: {name: helpful}
+graders: {correct: {type: string_check, operation: eq, input: "a", reference: "a"}}
+gate: {suite: holdout.jsonl, target: {grader: correct}}
+gateway: {providers: {judges: {base_url: "http://127.0.0.1:9/v1"}}}
+judges: {helpful: {rubric: helpful.md, panel: [{provider: judges, model: judge-1}]}}
+"""
+RUBRIC = """---
+name: helpful
+version: 1
+mode: pointwise
+criteria:
+  - name: helpful
+    question: Does the answer help?
+    grades: [{label: bad, value: 0}, {label: good, value: 1}]
+---
+{{question}}
+
+{{response}}
+"""
+
+
+def test_a_declared_judge_is_calibrated_as_it_is_declared(tmp_path: Path) -> None:
+    """Its earlier version judged last all the same: somebody went back to the first rubric."""
+    (tmp_path / "flywheel.yaml").write_text(DECLARED)
+    (tmp_path / "helpful.md").write_text(RUBRIC)
+    declared = build_judges(Workload.load(tmp_path / "flywheel.yaml"))["helpful"].identity
+    lake = Lake(str(tmp_path / "lake"))
+    corrected = Message(role="assistant", content="Rest it.")
+    lake.append(
+        [
+            make_assessment(
+                interaction_id=str(n), name="helpful", value=n % 2, source_type="llm_judge",
+                source_id="judge:helpful/judge-1", judge_prompt_hash=version,
+                created_at=datetime(2026, month, 1, tzinfo=UTC),
+            )
+            for n in range(30)
+            for version, month in ((declared, 1), ("another", 2))
+        ]
+    )  # fmt: skip
+    lake.append(
+        [
+            *(
+                make_assessment(interaction_id=str(n), name="helpful", value=1, inclusion_prob=0.5)
+                for n in range(12)
+            ),
+            make_assessment(interaction_id="20", name="helpful", correction=corrected),
+        ]
+    )
+    asked = ["label", "calibrate", "helpful", "--against", "helpful", "--home", str(tmp_path),
+             "--workload", str(tmp_path / "flywheel.yaml")]  # fmt: skip
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert (found["version"], found["other_versions"]) == (declared, 30)
+    told = " ".join(CliRunner().invoke(app, asked).stderr.split())
+    assert "left out: 30 judgements of other versions of helpful" in told
+    assert "1 without a score" in told

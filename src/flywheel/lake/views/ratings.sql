@@ -41,6 +41,7 @@ SELECT
     END::DOUBLE AS score,
     oriented.inclusion_prob,
     is_qualified,
+    judge_prompt_hash,
     created_at,
     assessment_id,
     coalesce(calls.conversation_id, item) AS cluster
