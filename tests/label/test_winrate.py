@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from flywheel.cli.judge import app
 from flywheel.errors import JudgeError
 from flywheel.label import Retraction, retract
-from flywheel.label.winrate import Preference, read_preferences, win_rate
+from flywheel.label.calibration import CalibratedMean
+from flywheel.label.winrate import Preference, calibrate_rate, read_preferences, win_rate
 from flywheel.lake import Lake
 from flywheel.records import Message
 from flywheel.testing import make_assessment, make_interaction
@@ -130,6 +131,56 @@ def test_preferences_are_read_from_the_lake_whoever_came_first(lake: Lake) -> No
     ]
 
 
+def test_preferences_of_an_earlier_version_of_the_judge_are_not_read(lake: Lake) -> None:
+    _fill(lake)
+    lake.append(
+        [
+            make_assessment(pair_ids=("new-1", "old-1"), label="B", value=0.0,
+                            source_id="judge:b/m", name="better", kind="preference",
+                            source_type="llm_judge",
+                            judge_prompt_hash="new", created_at=datetime(2026, 3, 1, tzinfo=UTC),
+                            covariates={"response_a": {"characters": 2},
+                                        "response_b": {"characters": 1}})
+        ]
+    )  # fmt: skip
+    found = read_preferences(lake, workload="triage", judge="better", model="new", against="old")
+    assert [(p.wins, p.length_difference) for p in found] == [(0.0, 1.0)]
+
+
+def _fill_many(lake: Lake, *, labelled: int) -> None:
+    """Forty pairs, the new model's answer now A, now B. The judge has it win all; experts, of the
+    pairs that were drawn, three of four, and call each fifth a tie."""
+    models = {"a": ("new", "old"), "b": ("old", "new")}
+    rows = [(n, "a" if n % 2 else "b") for n in range(40)]
+    lake.append(
+        [
+            make_interaction(interaction_id=f"{n:02d}-{at}", response_model=models[side][at])
+            for n, side in rows
+            for at in (0, 1)
+        ]
+    )
+    common = {"name": "better", "kind": "preference", "interaction_id": None}
+    sizes = {"response_a": {"characters": 2}, "response_b": {"characters": 1}}
+    judged = []
+    for n, side in rows:
+        win, loss = ("A", "B") if side == "a" else ("B", "A")
+        said = "tie" if n % 5 == 0 else loss if n % 4 == 1 else win
+        pair = (f"{n:02d}-0", f"{n:02d}-1")
+        judged.append(
+            make_assessment(pair_ids=pair, label=win, value=float(win == "A"), covariates=sizes,
+                            source_type="llm_judge", source_id="judge:better/m", **common)
+        )  # fmt: skip
+        if n < labelled:
+            # The expert saw them the other way round.
+            turned = {"A": "B", "B": "A"}.get(said, said)
+            value = {"A": 1.0, "B": 0.0}.get(turned, 0.5)
+            judged.append(
+                make_assessment(pair_ids=pair[::-1], label=turned, value=value,
+                                inclusion_prob=0.5, **common)
+            )  # fmt: skip
+    lake.append(judged)
+
+
 def test_preferences_that_were_withdrawn_are_not_read(lake: Lake) -> None:
     _fill(lake)
     retract(lake, Retraction(workload="triage", source_id="j"))
@@ -166,3 +217,43 @@ def test_the_command_prints_both_rates_or_says_what_is_missing(tmp_path: Path) -
     missing = ask(app, [*common, "--model", "new", "--against", "nobody"])
     assert isinstance(missing.exception, JudgeError)
     assert "flywheel judge run better" in str(missing.exception)
+
+
+def test_experts_correct_a_win_rate_whichever_way_round_they_saw_the_pair(lake: Lake) -> None:
+    """Of pairs 0 to 19: ties 0, 5, 10, 15; losses 1, 9, 13, 17; the other twelve are wins.
+
+    So (12 + 4 / 2) / 20 = .7, where the judge says 1; the judge never varies, so lambda is 0.
+    """
+    _fill_many(lake, labelled=20)
+    asked = {"workload": "triage", "judge": "better", "labels": "better"}
+    found = calibrate_rate(lake, **asked, model="new", against="old")
+    assert isinstance(found, CalibratedMean)
+    assert (found.judged, found.labelled, found.judge_only) == (40, 20, 1.0)
+    assert found.labels_only.mean == pytest.approx(0.7)
+    assert found.estimate.mean == pytest.approx(0.7)
+    turned = calibrate_rate(lake, **asked, model="old", against="new")
+    assert isinstance(turned, CalibratedMean)
+    assert turned.labels_only.mean == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "told"),
+    [
+        (0, "uncalibrated: no random slice of experts' preferences; `flywheel review push` draws"),
+        (9, "uncalibrated: 9 randomly drawn pairs have an expert's preference, 10 are needed"),
+        (20, "calibrated (PPI++)"),
+    ],
+)
+def test_the_command_never_leaves_a_judges_win_rate_alone(
+    tmp_path: Path, labelled: int, told: str
+) -> None:
+    (tmp_path / "flywheel.yaml").write_text(WORKLOAD)
+    _fill_many(Lake(str(tmp_path / "lake")), labelled=labelled)
+    asked = ["winrate", "better", "--home", str(tmp_path), "--model", "new", "--against", "old",
+             "--workload", str(tmp_path / "flywheel.yaml")]  # fmt: skip
+    printed = CliRunner().invoke(app, asked).stdout
+    assert told in " ".join(printed.split())
+    assert ("labels only" in printed) is (labelled == 20)
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert (found["calibrated"] is None) is (labelled < 20)
+    assert (found["uncalibrated"] is None) is (labelled == 20)

@@ -1,10 +1,11 @@
 -- Preferences of one judge between two models: $1 workload, $2 judge, $3 the model whose wins count,
--- $4 the other. One row a pair: the latest verdict of each rater, averaged over a panel.
+-- $4 the other. One row a pair: the latest verdict of each rater, averaged over a panel; of the
+-- judge's version $5 (its hash).
 WITH latest AS (
     SELECT workload, pair_ids ->> 0 AS a, pair_ids ->> 1 AS b, value, covariates
     FROM submissions
-    WHERE workload = ? AND name = ? AND kind = 'preference' AND source_type = 'llm_judge'
-        AND value IS NOT NULL
+    WHERE workload = $1 AND name = $2 AND kind = 'preference' AND source_type = 'llm_judge'
+        AND value IS NOT NULL AND judge_prompt_hash IS NOT DISTINCT FROM $5
     QUALIFY row_number() OVER (
         PARTITION BY pair_ids, source_id ORDER BY created_at DESC, assessment_id DESC
     ) = 1
@@ -23,7 +24,7 @@ pairs AS (
 turned AS (
     SELECT *, model_a = models.model AS is_first
     FROM pairs
-    JOIN (SELECT ? AS model, ? AS against) AS models
+    JOIN (SELECT $3 AS model, $4 AS against) AS models
         ON (model_a, model_b) IN ((models.model, models.against), (models.against, models.model))
 )
 SELECT

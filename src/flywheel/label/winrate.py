@@ -11,6 +11,9 @@ huge ones do not decide. The win rate at equal length is 1 / (1 + exp(-theta)). 
 term, the difficulty of each instruction, estimated over many models; with two there is nothing to
 estimate it from, and it is left out. A weak ridge keeps phi finite where length decides alone.
 
+Both are a judge's word. Where experts answered a random slice of the same pairs, `calibrate_rate`
+corrects the first by what they said (PPI++, `calibration.py`).
+
 What it does not do: a longer answer may be better *because* it says more. The controlled rate says
 what the judge would prefer were lengths equal, not which answers are better.
 """
@@ -22,6 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from flywheel.label.calibrating import (
+    MINIMUM_LABELS,
+    CalibrationItem,
+    calibrated_mean,
+    judge_versions,
+    read_items,
+)
+from flywheel.label.calibration import CalibratedMean
 from flywheel.lake import Lake
 from flywheel.records import Interval, Record
 
@@ -58,6 +69,10 @@ class WinRate(Record):
     """phi: positive when the judge leans to the longer answer."""
     longer_wins: float | None
     """Share of pairs, ties aside, in which the longer answer was preferred."""
+    calibrated: CalibratedMean | None = None
+    """What experts would say of these pairs, with their labels alone beside it."""
+    uncalibrated: str | None = None
+    """Why there is none."""
 
 
 def win_rate(preferences: Sequence[Preference], *, level: float = 0.95, seed: int = 11) -> WinRate:
@@ -96,6 +111,8 @@ def read_preferences(
 ) -> list[Preference]:
     """Preferences of a judge between answers of two models, first `model`, then `against`.
 
+    Of the judge's versions, the one that judged last counts.
+
     Args:
         lake: Where assessments and interactions are.
         workload: Of both.
@@ -104,8 +121,48 @@ def read_preferences(
         against: `response_model` of the others.
     """
     sql = (files("flywheel.label") / "preferences.sql").read_text(encoding="utf-8")
-    rows = lake.query(sql, [workload, judge, model, against]).to_pylist()
+    version = _version(lake, workload, judge)
+    rows = lake.query(sql, [workload, judge, model, against, version]).to_pylist()
     return [Preference.model_validate(row) for row in rows]
+
+
+def calibrate_rate(  # noqa: PLR0913 - who judged, who labelled, and the two models
+    lake: Lake, *, workload: str, judge: str, labels: str, model: str, against: str
+) -> CalibratedMean | str:
+    """The share of wins of `model` that experts would give, over the pairs the judge judged.
+
+    1 where its answer won, 0.5 for a tie. A pair the judge could not judge stays in, as if of its
+    average.
+
+    Args:
+        lake: Where assessments and interactions are.
+        workload: Of both.
+        judge: Name of its preferences; of its versions, the one that judged last counts.
+        labels: Name of the experts' preferences.
+        model: `response_model` of the answers whose wins count.
+        against: `response_model` of the others.
+
+    Returns:
+        The mean, or a sentence that says why there is none.
+    """
+    sql = (files("flywheel.label") / "model_pairs.sql").read_text(encoding="utf-8")
+    pairs = lake.query(sql, [workload, judge, model, against]).to_pylist()
+    is_first = {str(pair["item"]): bool(pair["is_first"]) for pair in pairs}
+    version = _version(lake, workload, judge)
+    judged = [
+        one if is_first[one.item] else _turned(one)
+        for one in read_items(lake, workload, judge, labels, version=version)
+        if one.is_judged and one.item in is_first
+    ]
+    drawn = sum(one.is_drawn for one in judged)
+    if not drawn:
+        return "no random slice of experts' preferences; `flywheel review push` draws one"
+    if drawn < MINIMUM_LABELS:
+        return (
+            f"{drawn} randomly drawn pairs have an expert's preference, {MINIMUM_LABELS} are "
+            "needed; `flywheel review push` draws more"
+        )
+    return calibrated_mean(judged)
 
 
 def controlled_rate(wins: Floats, lengths: Floats) -> float:
@@ -129,6 +186,22 @@ def fit(wins: Floats, lengths: Floats) -> Floats:
         if float(np.abs(step).max()) < 1e-9:
             break
     return beta
+
+
+def _version(lake: Lake, workload: str, judge: str) -> str | None:
+    """The version that judged last."""
+    versions = judge_versions(lake, workload, judge)
+    return versions[0].version if versions else None
+
+
+def _turned(one: CalibrationItem) -> CalibrationItem:
+    """The same, by how often the other answer wins."""
+    return one.model_copy(
+        update={
+            "judge_said": None if one.judge_said is None else 1 - one.judge_said,
+            "experts_said": None if one.experts_said is None else 1 - one.experts_said,
+        }
+    )
 
 
 def _sigmoid(value: float) -> float:
