@@ -155,6 +155,15 @@ def test_a_changed_judge_must_qualify_anew(lake: Lake, workload: Workload, chang
     assert told in reason
 
 
+def test_a_judge_served_elsewhere_must_qualify_anew(tmp_path: Path, lake: Lake) -> None:
+    first = judge_of(write_workload(tmp_path, "https://one.example/v1"))
+    workload = write_workload(tmp_path, "https://two.example/v1")
+    lake.append([measured(workload, first)])
+    assert "a provider or its base_url" in refusal(lake, workload, judge_of(workload))
+    slash = write_workload(tmp_path, "https://one.example/v1/")
+    require_qualified(lake, slash, judge_of(slash), now=NOON)
+
+
 def test_bars_and_pace_may_change_without_making_another_judge(
     lake: Lake, workload: Workload
 ) -> None:

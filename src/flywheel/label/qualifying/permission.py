@@ -190,8 +190,8 @@ def _changes(judge: Judge, last: Qualification) -> str:
         if was != now
     ]
     told = ", ".join(parts) or (
-        "the words of its rubric or prompt, a provider, temperature, max_tokens or "
-        f"order_disagreement ({last.judge_hash} -> {judge.identity})"
+        "the words of its rubric or prompt, a provider or its base_url, temperature, "
+        f"max_tokens or order_disagreement ({last.judge_hash} -> {judge.identity})"
     )
     return f"it changed since it was measured on {last.created_at:%Y-%m-%d}: {told}"
 
