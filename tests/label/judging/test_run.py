@@ -273,6 +273,31 @@ async def test_a_judge_that_has_not_qualified_is_not_asked(office: Office, serve
     assert server.stats()["asked"] == 0
 
 
+async def test_a_qualification_that_ends_during_a_run_stops_it_and_the_rest_stays_unjudged(
+    office: Office, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def expiring(*_: object, **__: object) -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            raise JudgeNotQualifiedError("helpful", "its qualification expired")
+
+    monkeypatch.setattr("flywheel.label.judging.run.COMMIT_ROWS", 5)
+    server = serve()
+    office.answers(40)
+    workload = office.declare(server)
+    async with office.desk(workload) as desk:
+        with pytest.raises(JudgeNotQualifiedError, match="its qualification expired"):
+            await judge_captured(desk, permission=expiring)
+    assert len(office.sql("select * from assessments")) == 10
+    assert len(given(office)) == 10, "what was committed before counts"
+    again = await office.judge(workload)
+    assert (again.state, again.judged_before, again.judged) == ("valid", 10, 30)
+    assert given(office) == expected(40)
+    assert server.stats()["paid_twice"] == 0
+
+
 async def test_an_endpoint_that_is_down_ends_the_run_and_not_every_item(office: Office) -> None:
     office.answers(60)
     nowhere = Server("http://127.0.0.1:9")
