@@ -49,7 +49,7 @@ def test_pairs_are_counted_as_items_whichever_order_they_were_shown_in(lake: Lak
     pairs = [("a", "b"), ("b", "a"), ("c", "d")]
     lake.append(
         [
-            correction(f"p{number}", "bad", "", day=1).model_copy(
+            correction(f"p{number}", "bad", "x", day=1).model_copy(
                 update={**fields, "pair_ids": pair}
             )
             for number, pair in enumerate(pairs)
