@@ -88,6 +88,33 @@ def test_a_judge_that_labels_and_gates_is_refused_with_its_line(tmp_path: Path) 
     assert TOGETHER in problem
 
 
+@pytest.mark.parametrize(
+    "release",
+    [
+        "gpt-x-2024-08-06",
+        "gpt-x-20240806",
+        "gpt-x-0806",
+        "gpt-x@20240806",
+        "gpt-x@2024-08-06",
+        "openai/GPT-X-latest",
+    ],
+)
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_a_release_of_the_model_that_labels_may_not_gate(
+    tmp_path: Path, release: str, is_swapped: bool
+) -> None:
+    label, gate = (release, "gpt-x") if is_swapped else ("gpt-x", release)
+    judges = {"helpful": judge(label), "strict": judge(gate, purpose="gate")}
+    (problem,) = problems(tmp_path, judges)
+    assert f"{gate} gates by judge 'strict' and labels by judge 'helpful' (as {label})" in problem
+    assert TOGETHER in problem
+
+
+@pytest.mark.parametrize("other", ["gpt-x-mini", "gpt-x-32", "gpt-x2024"])
+def test_another_size_of_a_model_is_another_model(tmp_path: Path, other: str) -> None:
+    assert load(tmp_path, {"helpful": judge("gpt-x"), "strict": judge(other, purpose="gate")})
+
+
 @pytest.mark.parametrize("declared", ["helpful", "strict"])
 def test_a_judge_may_label_and_gate_where_one_of_them_declares_it(
     tmp_path: Path, declared: str

@@ -55,6 +55,47 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         assert expected in told, expected
 
 
+def test_questions_whose_answers_would_replace_each_other_are_refused_with_their_line(
+    tmp_path: Path,
+) -> None:
+    told = problems(
+        tmp_path,
+        """review:
+  raters: [dr-a]
+  overlap: {share: 0}
+  guideline: triage@1
+  questions:
+    urgency: {kind: pass_fail}
+    why: {kind: comment, name: urgency}
+    class: {kind: category, name: urgency, options: [a, b]}
+""",
+    )
+    assert "line 9: review: questions urgency, why, class are all named 'urgency'" in told
+    assert "only a correction may share the name of one verdict" in told
+
+
+CORRECTED = {"kind": "correction", "name": "urgency"}
+
+
+@pytest.mark.parametrize(
+    "questions",
+    [
+        {"urgency": {"kind": "comment"}, "corrected": CORRECTED},
+        {"urgency": CORRECTED, "corrected": CORRECTED},
+        {"urgency": {"kind": "pass_fail"}, "better": {"kind": "preference", "name": "urgency"}},
+        {"a": {"kind": "number", "name": "urgency"}, "urgency": {"kind": "comment"}},
+    ],
+)
+def test_only_a_correction_shares_the_name_of_one_verdict(questions: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="all named 'urgency'"):
+        make_section(questions=questions)
+
+
+@pytest.mark.parametrize("kind", ["pass_fail", "number"])
+def test_a_verdict_and_its_correction_share_a_name(kind: str) -> None:
+    make_section(questions={"urgency": {"kind": kind}, "corrected": CORRECTED})
+
+
 def test_a_section_that_does_not_hold_together_tells_all_of_it() -> None:
     with pytest.raises(ValueError, match="nobody is asked") as raised:
         make_section(

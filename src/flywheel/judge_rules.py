@@ -38,6 +38,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ("tii", r"falcon"),
     ("eleutherai", r"eleutherai|pythia|gpt-neo\w*|gpt-j\b"),
 )
+_RELEASE = re.compile(r"(-\d{4}-\d{2}-\d{2}|-\d{8}|-\d{4}|@\d{4}-?\d{2}-?\d{2}|[-:@]latest)$")
+"""What follows a name to say which release of the model, such as its date."""
 _PATTERNS = tuple((name, re.compile(rf"(?<![a-z])(?:{mark})")) for name, mark in _FAMILIES)
 
 
@@ -177,14 +179,16 @@ def _label_and_gate(uses: list[_Use]) -> Iterator[tuple[Location, str]]:
             if gating.is_allowed or labelling.is_allowed or (gating.where, gating.model) in told:
                 continue
             told.add((gating.where, gating.model))
+            is_same = gating.model.lower() == labelling.model.lower()
+            release = "" if is_same else f" (as {labelling.model})"
             yield (
                 gating.where,
-                f"{gating.model} gates by {gating.what} and labels by {labelling.what}: the judge "
-                "that labels may not gate what learned from it. Name another model in one of "
-                "them, or declare allow_label_and_gate: true in the judge",
+                f"{gating.model} gates by {gating.what} and labels by {labelling.what}{release}: "
+                "the judge that labels may not gate what learned from it. Name another model in "
+                "one of them, or declare allow_label_and_gate: true in the judge",
             )
 
 
 def _bare(model: str) -> str:
-    """A model's name without what some put before it: `openai/gpt-4o`, `openai:/gpt-4o`."""
-    return model.lower().rsplit("/", 1)[-1]
+    """A model's name without what some put around it: `openai/gpt-4o`, `gpt-4o-2024-08-06`."""
+    return _RELEASE.sub("", model.lower().rsplit("/", 1)[-1])

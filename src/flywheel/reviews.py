@@ -36,7 +36,8 @@ class QuestionSection(Section):
     `minimum` and `maximum`, the value. preference: which of two answers; pairs only. correction:
     the reply that should have been sent. comment: free text, kept as rationale."""
     name: str | None = None
-    """Name of the assessments the answers become. Absent: the question's key."""
+    """Name of the assessments the answers become. Absent: the question's key. A correction may
+    have the name of the one verdict it corrects."""
     title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARS)] | None = None
     """What the rater reads. Absent: the question's key."""
     instruction: Annotated[str, Field(max_length=1000)] | None = None
@@ -161,6 +162,26 @@ class ReviewSection(Section):
         problems = [f"two questions read {title!r}" for title, n in titles.items() if n > 1]
         if RESERVED_TITLE in titles:
             problems.append("a question may not read 'Feedback': MLflow's own default does")
+        return [*problems, *self._name_problems()]
+
+    def _name_problems(self) -> list[str]:
+        """A later answer replaces an earlier one of its name, and a correction takes the verdict.
+
+        So a verdict and its correction share a name, and nothing else does.
+        """
+        named: dict[str, list[str]] = {}
+        for key, question in self.questions.items():
+            named.setdefault(question.name or key, []).append(key)
+        problems = []
+        for name, keys in named.items():
+            corrections = [key for key in keys if self.questions[key].kind == "correction"]
+            others = [key for key in keys if key not in corrections]
+            is_comment = any(self.questions[key].kind == "comment" for key in others)
+            if len(corrections) > 1 or len(others) > 1 or (corrections and is_comment):
+                problems.append(
+                    f"questions {', '.join(keys)} are all named {name!r}, and the answer to one "
+                    "would replace the other's: only a correction may share the name of one verdict"
+                )
         return problems
 
     @property

@@ -79,9 +79,10 @@ def test_a_judge_that_gates_labels_nothing(flywheel: Flywheel, office: Office) -
     data["judges"]["helpful"]["purpose"] = "gate"
     data["judges"]["helpful"]["allow_label_and_gate"] = True
     office.workload_file.write_text(yaml.safe_dump(data), encoding="utf-8")
-    result = flywheel("judge", "run", "helpful")
-    assert isinstance(result.exception, JudgeError)
-    assert "judges.helpful.purpose" in str(result.exception)
+    for options in ((), ("--dry-run",)):
+        result = flywheel("judge", "run", "helpful", *options)
+        assert isinstance(result.exception, JudgeError)
+        assert "judges.helpful.purpose" in str(result.exception)
     assert office.sql("select * from assessments") == []
 
 

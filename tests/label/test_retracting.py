@@ -36,12 +36,27 @@ def test_retracted_judgements_stop_teaching_and_stay_on_record(lake: Lake) -> No
         ]
     )
     report = retract(lake, Retraction(workload="triage", source_id="bad", reason="poisoned"))
-    assert (report.judgements, report.interactions, report.names) == (2, 2, {"urgency": 2})
+    assert (report.judgements, report.items, report.names) == (2, 2, {"urgency": 2})
     assert labels(lake) == {"a": "A"}
     rows = lake.query("SELECT status, count(*) AS n FROM assessments GROUP BY 1 ORDER BY 1")
     assert rows.to_pylist() == [{"status": "discarded", "n": 2}, {"status": "submitted", "n": 3}]
     withdrawn = lake.query("SELECT correction FROM assessments WHERE status = 'discarded'")
     assert withdrawn.column("correction").to_pylist() == [None, None]
+
+
+def test_pairs_are_counted_as_items_whichever_order_they_were_shown_in(lake: Lake) -> None:
+    fields = {"interaction_id": None, "kind": "preference", "correction": None, "label": "A"}
+    pairs = [("a", "b"), ("b", "a"), ("c", "d")]
+    lake.append(
+        [
+            correction(f"p{number}", "bad", "x", day=1).model_copy(
+                update={**fields, "pair_ids": pair}
+            )
+            for number, pair in enumerate(pairs)
+        ]
+    )
+    report = retract(lake, Retraction(workload="triage", source_id="bad"))
+    assert (report.judgements, report.items) == (3, 2)
 
 
 def test_retracting_twice_adds_nothing(lake: Lake) -> None:

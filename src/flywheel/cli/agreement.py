@@ -201,11 +201,12 @@ def _print_calibration(found: "Calibration") -> None:
 def _print(report: "AgreementReport", by: str) -> None:
     asked = report.asked
     groups = {"week": report.weeks, "guideline": report.guidelines}.get(by, report.overall)
-    if by == "rater":
+    is_empty = not report.overall
+    if by == "rater" and not is_empty:
         _print_raters(report)
-    else:
+    elif not is_empty:
         _print_groups(f"{asked.workload}: agreement of {asked.source_type} raters", groups)
-    if by in ("criterion", "rater"):
+    if by in ("criterion", "rater") and not is_empty:
         _print_pairs(report)
     for note in report.notes:
         messages.print(f"[yellow]note:[/] {escape(note)}")

@@ -42,7 +42,7 @@ class ShardDone(Record):
     failed: int
     seconds: float
     stopped: str | None = None
-    """Why it ended early: its budget."""
+    """Why it ended early: its budget, or its qualification ended."""
 
 
 def find_judge(workload: Workload, name: str) -> "Judge":
@@ -152,7 +152,11 @@ def run_judge(
 def estimate_run(
     place: Place, name: str, selection: "Selection", *, is_batch: bool = False
 ) -> "Estimate":
-    """What a run would ask and cost at worst; nothing is asked."""
+    """What a run would ask and cost at worst; nothing is asked.
+
+    Raises:
+        JudgeError: it gates.
+    """
     from flywheel.label.judging import estimate
     from flywheel.lake import Lake
     from flywheel.prices import PriceTable
@@ -161,7 +165,7 @@ def estimate_run(
     return estimate(
         Lake.open(settings),
         workload,
-        find_judge(workload, name),
+        find_labelling_judge(workload, name),
         selection,
         prices=PriceTable.load(settings.prices),
         is_batch=is_batch,
@@ -214,6 +218,7 @@ def judge_shard(
 ) -> ShardDone:
     """Judges one shard under an open run, in this process."""
     from flywheel.label.judging import Selection, draw_tasks, judge_drawn
+    from flywheel.label.qualifying import require_qualified
 
     settings, workload = place.load()
     judge = find_judge(workload, name)
@@ -223,8 +228,8 @@ def judge_shard(
             wanted = Selection(sample=sample, shard=shard, shards=shards)
             draw = draw_tasks(desk.lake, workload, judge, wanted)
             try:
-                done = await judge_drawn(desk, draw, run_id)
-            except JudgeBudgetError as error:
+                done = await judge_drawn(desk, draw, run_id, permission=require_qualified)
+            except (JudgeBudgetError, JudgeNotQualifiedError) as error:
                 return ShardDone(judged=0, failed=0, seconds=0.0, stopped=str(error))
         now = done.progress
         return ShardDone(judged=now.judged, failed=now.failed, seconds=done.seconds)

@@ -211,6 +211,6 @@ def retract(
         return
     done = "would be withdrawn" if dry_run else "withdrawn"
     messages.print(
-        f"{report.judgements} judgements of {report.interactions} interactions {done}"
+        f"{report.judgements} judgements of {report.items} items {done}"
         + ("" if report.judgements else "; raters: `flywheel label summary`")
     )

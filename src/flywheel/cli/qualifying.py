@@ -86,7 +86,7 @@ def list_judges(
         return
     print_table(
         f"{task.name}: judges",
-        ["judge", "for", "models", "rubric", "state", "measured", "why"],
+        ["judge", "for", "models", "rubric", "state", "measured", "times", "gold sets", "why"],
         [_standing_row(standing) for standing in standings],
     )
     for standing in standings:
@@ -145,6 +145,9 @@ def _show(report: "QualificationReport") -> None:
         messages.print(
             f"right on {accuracy.mean:.1%} of the items [{accuracy.low:.1%}, {accuracy.high:.1%}]"
         )
+    messages.print(
+        f"measurement {report.measurements} of this very judge, on {report.gold_sets} gold sets"
+    )
     if found.qualified:
         messages.print(
             f"[green]qualified[/] until {found.expires_at:%Y-%m-%d %H:%M} UTC: its labels count"
@@ -178,5 +181,7 @@ def _standing_row(standing: "JudgeStanding") -> "list[JsonValue]":
         standing.rubric,
         f"[{colour}]{standing.state}[/]",
         None if standing.last is None else f"{standing.last.created_at:%Y-%m-%d}",
+        standing.measurements,
+        standing.gold_sets,
         escape(standing.reason),
     ]

@@ -45,8 +45,8 @@ class RetractReport(Record):
 
     judgements: int
     """Judgements taken out of force; with a dry run, that would be."""
-    interactions: int
-    """Different interactions among them."""
+    items: int
+    """Different answers and pairs of answers among them."""
     names: dict[str, int]
 
 
@@ -91,10 +91,17 @@ def _withdrawal(judgement: Assessment, reason: str | None, now: datetime) -> Ass
     )
 
 
+def _item(judgement: Assessment) -> tuple[str, ...]:
+    """What was judged. A pair has no interaction of its own, and is the same in both orders."""
+    if judgement.pair_ids is not None:
+        return tuple(sorted(judgement.pair_ids))
+    return (judgement.interaction_id or judgement.conversation_id or "",)
+
+
 def _report(judgements: Sequence[Assessment]) -> RetractReport:
     names = [judgement.name for judgement in judgements]
     return RetractReport(
         judgements=len(judgements),
-        interactions=len({judgement.interaction_id for judgement in judgements}),
+        items=len({_item(judgement) for judgement in judgements}),
         names={name: names.count(name) for name in sorted(set(names))},
     )

@@ -133,9 +133,17 @@ def test_another_model_prompt_rubric_or_sampling_is_another_judge() -> None:
         make_judge(order_disagreement="people"),
         Judge("helpful", plain.section, plain.rubric.model_copy(update={"text": "x {{response}}"})),
         Judge("helpful", plain.section, plain.rubric.model_copy(update={"version": 4})),
+        Judge("helpful", plain.section, plain.rubric, ("https://one.example/v1",)),
+        Judge("helpful", plain.section, plain.rubric, ("https://two.example/v1",)),
     ]
     assert len({plain.identity, *(other.identity for other in others)}) == len(others) + 1
     assert Judge("renamed", plain.section, plain.rubric).identity == plain.identity
+
+
+def test_a_reply_is_not_taken_for_that_of_a_model_served_elsewhere() -> None:
+    plain = make_judge()
+    judges = [Judge("helpful", plain.section, plain.rubric, (url,)) for url in ("a", "b", None)]
+    assert len({plan_calls(judge, make_task())[0].key for judge in judges}) == 3
 
 
 def test_a_panels_majority_is_the_label_in_sql(tmp_path: Path) -> None:

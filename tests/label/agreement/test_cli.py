@@ -63,7 +63,18 @@ def test_the_json_holds_all_and_the_page_is_written(home: Path, tmp_path: Path) 
 def test_without_ratings_it_says_where_to_look(tmp_path: Path) -> None:
     result = run(tmp_path, "agreement")
     assert result.exit_code == 0, result.output
-    assert "nobody's ratings of triage fit; `flywheel label summary`" in result.stderr
+    assert result.stdout == "", "an empty table tells nothing"
+    assert "nothing was found: triage has no human ratings; names there are: none" in result.stderr
+    assert "`flywheel label summary`" in result.stderr
+
+
+@pytest.mark.parametrize("by", ["criterion", "rater", "week", "guideline"])
+def test_a_name_nobody_rated_is_told_with_those_there_are(home: Path, by: str) -> None:
+    result = run(home, "agreement", "--name", "urgncy", "--guideline", "x", "--by", by)
+    assert result.stdout == ""
+    told = "triage has no human ratings named 'urgncy' under guideline 'x'; names there are: "
+    assert told in result.stderr
+    assert "urgency (" in result.stderr
 
 
 def test_without_overlap_it_says_so(tmp_path: Path) -> None:

@@ -107,14 +107,14 @@ class Server:
 
 
 @contextmanager
-def endpoint(**temper: Any) -> Iterator[Server]:
+def endpoint(port: int = 0, **temper: Any) -> Iterator[Server]:
     """The endpoint with these vices, in a thread of its own; see `benchmarks.judge_endpoint`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     served = JudgeEndpoint(Temper(**temper))
     try:
-        port = asyncio.run_coroutine_threadsafe(served.serve(), loop).result(30)
+        port = asyncio.run_coroutine_threadsafe(served.serve(port), loop).result(30)
         yield Server(f"http://127.0.0.1:{port}")
     finally:
         asyncio.run_coroutine_threadsafe(served.close(), loop).result(30)

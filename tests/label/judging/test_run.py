@@ -22,7 +22,7 @@ from flywheel.label.judging.spending import open_spending
 from flywheel.prices import PriceTable
 from flywheel.records import JudgeRun, Message
 from flywheel.testing import make_interaction
-from tests.label.judging.conftest import GRADES, Office, Server, allowed
+from tests.label.judging.conftest import GRADES, Office, Server, allowed, endpoint
 
 Serve = Callable[..., Server]
 
@@ -133,26 +133,27 @@ async def test_one_poisonous_item_is_one_error_row(office: Office, serve: Serve)
 
 
 async def test_an_invalid_run_labels_nothing_until_its_errors_are_made_good(
-    office: Office, serve: Serve
+    office: Office,
 ) -> None:
     office.answers(30)
-    ill = serve(stubborn=0.3)
-    report = await office.judge(office.declare(ill))
+    with endpoint(stubborn=0.3) as ill:
+        workload = office.declare(ill)
+        report = await office.judge(workload)
     assert report.state == "invalid"
     assert "more than judges.helpful.run.max_error_share 5.0%" in report.reason
     assert given(office) == {}
     assert office.sql("select count(*) as n from assessments where status = 'submitted'") != [
         {"n": 0}
     ]
-    well = serve()
-    again = await office.judge(office.declare(well))
+    with endpoint(port=int(ill.url.rsplit(":", 1)[1])) as well:
+        again = await office.judge(workload)
+        assert well.stats()["completions"] == report.failed
     assert (again.state, again.judged, again.judge_run_id) == (
         "valid",
         report.failed,
         report.judge_run_id,
     )
     assert given(office) == expected(30)
-    assert well.stats()["completions"] == report.failed
 
 
 async def test_the_entries_of_the_ledger_tell_what_became_of_a_run(
@@ -270,6 +271,31 @@ async def test_a_judge_that_has_not_qualified_is_not_asked(office: Office, serve
         with pytest.raises(JudgeNotQualifiedError, match="flywheel judge qualify helpful"):
             await judge_captured(desk, permission=refused)
     assert server.stats()["asked"] == 0
+
+
+async def test_a_qualification_that_ends_during_a_run_stops_it_and_the_rest_stays_unjudged(
+    office: Office, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def expiring(*_: object, **__: object) -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            raise JudgeNotQualifiedError("helpful", "its qualification expired")
+
+    monkeypatch.setattr("flywheel.label.judging.run.COMMIT_ROWS", 5)
+    server = serve()
+    office.answers(40)
+    workload = office.declare(server)
+    async with office.desk(workload) as desk:
+        with pytest.raises(JudgeNotQualifiedError, match="its qualification expired"):
+            await judge_captured(desk, permission=expiring)
+    assert len(office.sql("select * from assessments")) == 10
+    assert len(given(office)) == 10, "what was committed before counts"
+    again = await office.judge(workload)
+    assert (again.state, again.judged_before, again.judged) == ("valid", 10, 30)
+    assert given(office) == expected(40)
+    assert server.stats()["paid_twice"] == 0
 
 
 async def test_an_endpoint_that_is_down_ends_the_run_and_not_every_item(office: Office) -> None:

@@ -52,10 +52,13 @@ def test_a_judge_is_listed_measured_and_listed_as_qualified(
     assert "better: 56 gold items, 0 without a verdict" in result.stdout
     assert "swap_consistency" in result.stdout
     assert "qualified until" in result.stderr
+    assert "measurement 1 of this very judge, on 1 gold sets" in result.stderr
     assert "right on 100.0% of the items" in result.stderr
 
     (better, good) = json.loads(run(home, "list", "--json").stdout)
     assert (better["state"], good["state"]) == ("qualified", "never")
+    assert (better["measurements"], better["gold_sets"], good["measurements"]) == (1, 1, 0)
+    assert "gold sets" in run(home, "list").stdout
     assert better["valid_until"] == better["last"]["expires_at"]
     lake = Lake.open(Settings.load(home=home))
     assert require_qualified(lake, workload, judge_of(workload)).qualified

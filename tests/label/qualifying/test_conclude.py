@@ -38,6 +38,20 @@ def test_a_good_judge_qualifies(workload: Workload) -> None:
     assert found.judge_hash == make_judge().identity
 
 
+def test_a_pass_on_less_gold_than_a_failure_is_written_as_none(workload: Workload) -> None:
+    verdicts = pairs("AB" * 30, "AB" * 30)
+    failure = conclude(workload, "AB" * 30, "AA" * 30)
+    for items, is_qualified in ((61, False), (60, True)):
+        before = failure.model_copy(update={"items": items})
+        found, _ = conclude_qualification(
+            make_judge(), workload, verdicts, now=NOON, history=[before]
+        )
+        assert found.qualified is is_qualified
+        assert ("does not make up for the failure on 61" in " ".join(found.reasons)) is (
+            not is_qualified
+        )
+
+
 def test_every_missed_bar_is_a_reason(workload: Workload) -> None:
     verdicts = [
         said(pair(n, "AB"[n % 2], longer="A"), "A", orders=("A", "AB"[n // 30])) for n in range(60)

@@ -74,6 +74,37 @@ def test_the_latest_measurement_counts_also_when_an_earlier_one_was_better(
     assert "it failed on 2026-01-03" in refusal(lake, workload, judge, later)
 
 
+def on_gold(row: Qualification, gold: str, items: int, hours: int) -> Qualification:
+    changes = {"gold_hash": gold, "items": items, "created_at": NOON + timedelta(hours=hours)}
+    return row.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("items", "state"), [(99, "failed"), (100, "qualified")])
+def test_a_pass_after_failures_counts_only_on_as_many_gold_items(
+    workload: Workload, items: int, state: str
+) -> None:
+    judge = make_judge()
+    bad, good = measured(workload, judge, good=False), measured(workload, judge)
+    history = [
+        on_gold(bad, "one", 100, 0),
+        on_gold(bad, "two", 60, 1),
+        on_gold(good, "three", items, 2),
+    ]
+    standing = decide_standing(judge, history, now=NOON + timedelta(hours=3))
+    assert standing.state == state
+    assert (standing.measurements, standing.gold_sets) == (3, 3)
+    if state == "failed":
+        assert "a pass on 99 gold items does not make up for the failure on 100" in standing.reason
+
+
+def test_measurements_of_another_judge_are_not_held_against_this_one(workload: Workload) -> None:
+    other = make_judge(temperature=1.0)
+    failure = on_gold(measured(workload, other, good=False), "one", 900, 0)
+    passed = on_gold(measured(workload, make_judge()), "two", 60, 1)
+    standing = decide_standing(make_judge(), [failure, passed], now=NOON + timedelta(hours=2))
+    assert (standing.state, standing.measurements, standing.gold_sets) == ("qualified", 1, 1)
+
+
 def test_a_qualification_ends_at_its_last_moment(lake: Lake, workload: Workload) -> None:
     judge = judge_of(workload)
     lake.append([measured(workload, judge)])
@@ -153,6 +184,15 @@ def test_a_changed_judge_must_qualify_anew(lake: Lake, workload: Workload, chang
     reason = refusal(lake, workload, judge)
     assert reason.startswith("it changed since it was measured on 2026-01-02: ")
     assert told in reason
+
+
+def test_a_judge_served_elsewhere_must_qualify_anew(tmp_path: Path, lake: Lake) -> None:
+    first = judge_of(write_workload(tmp_path, "https://one.example/v1"))
+    workload = write_workload(tmp_path, "https://two.example/v1")
+    lake.append([measured(workload, first)])
+    assert "a provider or its base_url" in refusal(lake, workload, judge_of(workload))
+    slash = write_workload(tmp_path, "https://one.example/v1/")
+    require_qualified(lake, slash, judge_of(slash), now=NOON)
 
 
 def test_bars_and_pace_may_change_without_making_another_judge(

@@ -105,6 +105,24 @@ async def test_a_judge_that_always_prefers_the_first_shown_does_not_qualify(
     assert written(lake) == [report.qualification], "a failure is known, too"
 
 
+async def test_measurements_and_their_gold_sets_are_counted_and_less_gold_does_not_do(
+    tmp_path: Path, desk: MakeDesk, lake: Lake, tracker: Tracker, endpoint: ReplayEndpoint
+) -> None:
+    knowing, endpoint.script = endpoint.script, lambda shown: "A"
+    at = desk(write_workload(tmp_path, endpoint.base_url, bars=FEW))
+    await qualify(at, few(at), tracker=tracker, now=NOON)
+    endpoint.script = knowing
+    less = await qualify(at, few(at)[:14], tracker=tracker, now=NOON + timedelta(hours=1))
+    assert "a pass on 14 gold items does not make up" in " ".join(less.qualification.reasons)
+    same = await qualify(at, few(at), tracker=tracker, now=NOON + timedelta(hours=2))
+    assert same.qualification.qualified
+    assert (same.measurements, same.gold_sets) == (3, 2)
+    metrics = mlflow_at(tracker).get_run(same.qualification.run_id).data.metrics
+    assert (metrics["measurements"], metrics["gold_sets"]) == (3, 2)
+    later = NOON + timedelta(hours=3)
+    assert require_qualified(lake, at.workload, at.judge, now=later) == same.qualification
+
+
 async def test_a_panel_is_its_majority(
     tmp_path: Path, desk: MakeDesk, tracker: Tracker, endpoint: ReplayEndpoint
 ) -> None:

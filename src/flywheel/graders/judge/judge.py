@@ -32,10 +32,12 @@ class Judge:
     name: str
     section: JudgeSection
     rubric: Rubric
+    urls: tuple[str | None, ...] = ()
+    """Where each model of the panel is served; None of the deployment's own engine."""
 
     @cached_property
     def identity(self) -> str:
-        """16 hex digits over models, words, rubric and sampling: a change of any is another judge.
+        """16 hex digits: other models, URLs, words, rubric or sampling are another judge.
 
         Rows carry it as `judge_prompt_hash`, qualifications as `judge_hash`.
         """
@@ -44,6 +46,7 @@ class Judge:
             list(TEMPLATES),
             self.rubric.hash,
             [[seat.provider, seat.model] for seat in section.panel],
+            list(self.urls),
             [section.mode, section.order_disagreement, section.temperature, section.max_tokens],
         )[:16]
 
@@ -69,7 +72,7 @@ def build_judges(workload: Workload) -> dict[str, Judge]:
                 f"judges.{name}.mode: is {section.mode}, but {path} is {rubric.mode}: "
                 "one of them must change"
             )
-        judges[name] = Judge(name, section, rubric)
+        judges[name] = Judge(name, section, rubric, _urls(section, workload))
     if problems:
         raise ConfigError(f"judges of {workload.name}", problems)
     return judges
@@ -84,6 +87,7 @@ def plan_calls(judge: Judge, task: JudgeTask) -> tuple[JudgeCall, ...]:
     orders: tuple[Order | None, ...] = ("AB", "BA") if judge.rubric.mode == "pairwise" else (None,)
     prompts = {order: _render(judge.rubric, task, order) for order in orders}
     schema = answer_schema(judge.rubric)
+    urls = judge.urls or (None,) * len(judge.section.panel)
     return tuple(
         with_key(
             JudgeCall(
@@ -92,6 +96,7 @@ def plan_calls(judge: Judge, task: JudgeTask) -> tuple[JudgeCall, ...]:
                 judge=judge.name,
                 provider=seat.provider,
                 model=seat.model,
+                url=url,
                 order=order,
                 messages=prompts[order],
                 response_schema=schema,
@@ -99,7 +104,7 @@ def plan_calls(judge: Judge, task: JudgeTask) -> tuple[JudgeCall, ...]:
                 max_tokens=judge.section.max_tokens,
             )
         )
-        for seat in judge.section.panel
+        for seat, url in zip(judge.section.panel, urls, strict=True)
         for order in orders
     )
 
@@ -133,6 +138,7 @@ def with_key(call: JudgeCall) -> JudgeCall:
     """The call under the key of what it sends."""
     key = _digest(
         call.provider,
+        call.url,
         call.model,
         [message.model_dump(mode="json") for message in call.messages],
         call.response_schema,
@@ -156,6 +162,13 @@ def _problems(name: str, section: JudgeSection, workload: Workload) -> Iterator[
         if seat.model in models:
             yield f".panel.{index}.model: {seat.model!r} sits there twice: it would be one vote"
         models.add(seat.model)
+
+
+def _urls(section: JudgeSection, workload: Workload) -> tuple[str | None, ...]:
+    """A model's name says what was asked for, and whoever serves it what answers."""
+    providers = workload.gateway.providers
+    found = [providers.get(seat.provider) for seat in section.panel]
+    return tuple(one.base_url.rstrip("/") if one and one.base_url else None for one in found)
 
 
 def _digest(*parts: JsonValue) -> str:

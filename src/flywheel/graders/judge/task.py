@@ -39,6 +39,8 @@ class JudgeCall(Record):
     judge: str
     provider: str
     model: str
+    url: str | None = None
+    """Of the provider; NULL for the deployment's own engine."""
     order: Order | None = None
     """NULL when one answer is judged by itself."""
     messages: tuple[Message, ...]

@@ -32,6 +32,13 @@ QUALIFY row_number() OVER (
 """
 
 
+_NAMES = """
+SELECT DISTINCT name, source_type FROM ratings
+WHERE workload = $1 AND kind <> 'expectation' AND tier <> 1
+ORDER BY name, source_type
+"""
+
+
 class Rating(Record):
     """What one rater said of one item."""
 
@@ -68,6 +75,14 @@ def read_gold(lake: Lake, asked: Asked) -> dict[tuple[str, str], str]:
     """What each item should have been called, by name and item: adjudicated, or expected."""
     rows = lake.query(_GOLD, [asked.workload, asked.name]).to_pylist()
     return {(row["name"], row["item"]): row["category"] for row in rows}
+
+
+def read_names(lake: Lake, workload: str) -> dict[str, list[str]]:
+    """The questions that somebody rated at all, each with the source types of the raters."""
+    found: dict[str, list[str]] = {}
+    for row in lake.query(_NAMES, [workload]).to_pylist():
+        found.setdefault(row["name"], []).append(row["source_type"])
+    return found
 
 
 def latest(ratings: Iterable[Rating]) -> list[Rating]:

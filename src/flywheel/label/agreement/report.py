@@ -21,6 +21,7 @@ from flywheel.label.agreement.ratings import (
     contradicted,
     latest,
     read_gold,
+    read_names,
     read_ratings,
     week_of,
 )
@@ -109,7 +110,10 @@ def report_agreement(lake: Lake, asked: Asked) -> AgreementReport:
             for (name, item, rater), answers in sorted(changed.items())
         ),
         disagreements=len(list_disagreements(lake, asked.workload, asked.name)),
-        notes=tuple(_notes(asked, ratings, history, gold)),
+        notes=(
+            *([] if ratings else [_nothing_found(asked, read_names(lake, asked.workload))]),
+            *_notes(ratings, history, gold),
+        ),
     )
 
 
@@ -218,14 +222,20 @@ def _drift(ratings: Sequence[Rating], gold: Gold, asked: Asked) -> list[GoldAgre
     ]
 
 
-def _notes(
-    asked: Asked, ratings: Sequence[Rating], history: Sequence[Rating], gold: Gold
-) -> list[str]:
+def _nothing_found(asked: Asked, names: dict[str, list[str]]) -> str:
+    """What was looked for, and what there is instead."""
+    wanted = [f"{asked.source_type} ratings"]
+    wanted += [f"named {asked.name!r}"] if asked.name else []
+    wanted += [f"under guideline {asked.guideline!r}"] if asked.guideline else []
+    there = ", ".join(f"{name} ({', '.join(types)})" for name, types in names.items())
+    return (
+        f"nothing was found: {asked.workload} has no {' '.join(wanted)}; names there are: "
+        f"{there or 'none'}. `flywheel label summary` counts them"
+    )
+
+
+def _notes(ratings: Sequence[Rating], history: Sequence[Rating], gold: Gold) -> list[str]:
     notes = []
-    if not ratings:
-        notes.append(
-            f"nobody's ratings of {asked.workload} fit; `flywheel label summary` counts those there"
-        )
     unnamed = sum(not one.rater for one in ratings)
     if unnamed:
         notes.append(

@@ -39,17 +39,30 @@ async def batch_captured(
     """
 
     async def judge_all(
-        desk: JudgeDesk, draw: Draw, run_id: str, *, on_progress: OnProgress | None = None
+        desk: JudgeDesk,
+        draw: Draw,
+        run_id: str,
+        *,
+        permission: Permission,
+        on_progress: OnProgress | None = None,
     ) -> RunDone:
-        return await _batch_drawn(desk, draw, run_id, poll_s=poll_s, on_progress=on_progress)
+        return await _batch_drawn(
+            desk, draw, run_id, permission=permission, poll_s=poll_s, on_progress=on_progress
+        )
 
     return await run_drawn(
         desk, selection, judge_all, permission=permission, on_progress=on_progress
     )
 
 
-async def _batch_drawn(
-    desk: JudgeDesk, draw: Draw, run_id: str, *, poll_s: float, on_progress: OnProgress | None
+async def _batch_drawn(  # noqa: PLR0913 - what a run consists of
+    desk: JudgeDesk,
+    draw: Draw,
+    run_id: str,
+    *,
+    permission: Permission,
+    poll_s: float,
+    on_progress: OnProgress | None,
 ) -> RunDone:
     names = {seat.provider for seat in desk.judge.section.panel}
     addresses = find_providers(desk.workload)
@@ -67,7 +80,7 @@ async def _batch_drawn(
                 on_progress=with_total(on_progress, len(draw.task_ids)),
                 poll_s=poll_s,
             )
-            return await commit_drawn(desk, draw, runner, run_id)
+            return await commit_drawn(desk, draw, runner, run_id, permission=permission)
     finally:
         ledger.close()
         for server in servers.values():

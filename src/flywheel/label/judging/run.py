@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from flywheel.chat import StructuredChatModel
-from flywheel.errors import JudgeBudgetError
+from flywheel.errors import JudgeBudgetError, JudgeNotQualifiedError
 from flywheel.graders.judge import Judge, JudgeTask, conclude
 from flywheel.label.judging.cache import ReplyCache
 from flywheel.label.judging.ledger import close_run, open_run
@@ -110,9 +110,15 @@ class JudgeDrawn(Protocol):
     """Has a draw judged under an open run."""
 
     async def __call__(
-        self, desk: JudgeDesk, draw: Draw, run_id: str, *, on_progress: OnProgress | None = None
+        self,
+        desk: JudgeDesk,
+        draw: Draw,
+        run_id: str,
+        *,
+        permission: Permission,
+        on_progress: OnProgress | None = None,
     ) -> RunDone:
-        """Returns what was done."""
+        """Returns what was done; raises JudgeNotQualifiedError where permission ends."""
         ...
 
 
@@ -138,11 +144,12 @@ async def judge_captured(
     Args:
         desk: Who judges, where.
         selection: Which answers; all when absent.
-        permission: Refuses a judge that has not qualified.
+        permission: Refuses a judge that has not qualified; asked again before every commit.
         on_progress: Called after each task with where the run is, and how many tasks it has.
 
     Raises:
-        JudgeNotQualifiedError: its word does not count, so it is not asked.
+        JudgeNotQualifiedError: its word does not count, so it is not asked; or it has ceased to
+            count. What was committed before counts, the rest is left unjudged.
         JudgeBudgetError: the budget is reached. What was judged is kept, and counts.
         UpstreamUnavailableError: the endpoint is down; run again to go on.
     """
@@ -167,17 +174,26 @@ async def run_drawn(
     refuse_empty_budget(desk.judge, len(draw.task_ids))
     run_id = open_run(desk.lake, desk.workload, desk.judge).judge_run_id
     try:
-        done = await judge_all(desk, draw, run_id, on_progress=on_progress)
-    except JudgeBudgetError:
+        done = await judge_all(desk, draw, run_id, permission=permission, on_progress=on_progress)
+    except (JudgeBudgetError, JudgeNotQualifiedError):
         close_judge_run(desk, run_id)
         raise
     return report_of(desk.judge, draw, close_judge_run(desk, run_id), done)
 
 
 async def judge_drawn(
-    desk: JudgeDesk, draw: Draw, run_id: str, *, on_progress: OnProgress | None = None
+    desk: JudgeDesk,
+    draw: Draw,
+    run_id: str,
+    *,
+    permission: Permission,
+    on_progress: OnProgress | None = None,
 ) -> RunDone:
-    """Judges one draw, or one shard of it, under a run that somebody opened and will close."""
+    """Judges one draw, or one shard of it, under a run that somebody opened and will close.
+
+    Raises:
+        JudgeNotQualifiedError: the judge's word has ceased to count; what was committed counts.
+    """
     with ReplyCache(desk.folder) as cache, account_of(desk, run_id) as spending:
         runner = JudgeRunner(
             desk.models,
@@ -187,14 +203,16 @@ async def judge_drawn(
             spending=spending,
             on_progress=with_total(on_progress, len(draw.task_ids)),
         )
-        return await commit_drawn(desk, draw, runner, run_id)
+        return await commit_drawn(desk, draw, runner, run_id, permission=permission)
 
 
-async def commit_drawn(desk: JudgeDesk, draw: Draw, runner: Runner, run_id: str) -> RunDone:
+async def commit_drawn(
+    desk: JudgeDesk, draw: Draw, runner: Runner, run_id: str, *, permission: Permission
+) -> RunDone:
     """Has a draw's tasks judged and commits the rows."""
     started = time.monotonic()
     tasks = load_tasks(desk.lake, desk.workload, desk.judge, draw)
-    await commit_judged(desk, runner.run, tasks, run_id)
+    await commit_judged(desk, runner.run, tasks, run_id, permission=permission)
     return RunDone(progress=runner.progress(), seconds=time.monotonic() - started)
 
 
@@ -217,9 +235,18 @@ def with_total(on_progress: OnProgress | None, total: int) -> Callable[[RunProgr
 
 
 async def commit_judged(
-    desk: JudgeDesk, ask: Asking, tasks: Iterable[JudgeTask], run_id: str
+    desk: JudgeDesk,
+    ask: Asking,
+    tasks: Iterable[JudgeTask],
+    run_id: str,
+    *,
+    permission: Permission,
 ) -> None:
-    """Commits rows in batches as they come; what is judged is committed whatever ends the run."""
+    """Commits rows in batches as they come; what is judged is committed whatever ends the run.
+
+    Only where the judge's word has ceased to count it is not: such a row would never count, and
+    would never be judged again. The replies stay in the cache for when it has qualified anew.
+    """
     attempt, rows, last = new_id(), list[Assessment](), time.monotonic()
     try:
         async with aclosing(ask(desk.judge, tasks)) as judged_tasks:
@@ -227,11 +254,16 @@ async def commit_judged(
                 rows += rows_of(desk.judge, judged, run_id=run_id, attempt=attempt, now=utcnow())
                 if len(rows) >= COMMIT_ROWS or time.monotonic() - last >= COMMIT_S:
                     batch, rows = rows, []
-                    await asyncio.to_thread(desk.lake.append, batch)
+                    await asyncio.to_thread(_commit, desk, batch, permission)
                     last = time.monotonic()
     finally:
         if rows:
-            desk.lake.append(rows)
+            _commit(desk, rows, permission)
+
+
+def _commit(desk: JudgeDesk, rows: list[Assessment], permission: Permission) -> None:
+    permission(desk.lake, desk.workload, desk.judge, now=utcnow())
+    desk.lake.append(rows)
 
 
 def close_judge_run(desk: JudgeDesk, run_id: str) -> JudgeRun:

@@ -10,7 +10,13 @@ from flywheel.graders.judge import Judge
 from flywheel.judge_rules import shared_families
 from flywheel.label.qualifying.gold import GoldItem, gold_hash
 from flywheel.label.qualifying.measures import Measured, measure_all
-from flywheel.label.qualifying.permission import failure_of, models_of, rubric_of
+from flywheel.label.qualifying.permission import (
+    failure_of,
+    models_of,
+    rubric_of,
+    same_judge,
+    weaker_gold,
+)
 from flywheel.label.qualifying.verdicts import GoldVerdict, criteria_of
 from flywheel.records import Qualification
 from flywheel.workload import Workload
@@ -38,13 +44,14 @@ def check_gold(judge: Judge, gold: Sequence[GoldItem]) -> None:
             )
 
 
-def conclude_qualification(
+def conclude_qualification(  # noqa: PLR0913 - what a measurement consists of
     judge: Judge,
     workload: Workload,
     verdicts: Sequence[GoldVerdict],
     *,
     now: datetime,
     run_id: str | None = None,
+    history: Sequence[Qualification] = (),
 ) -> tuple[Qualification, list[Measured]]:
     """What the judge reached, with every reason it did not qualify for.
 
@@ -54,12 +61,17 @@ def conclude_qualification(
         verdicts: One for each gold item, failures too.
         now: The time of measurement.
         run_id: MLflow run with the evidence.
+        history: What was measured under the judge's name before: a pass after a failure counts
+            only on as many items.
     """
     own = shared_families(judge.section, workload.base_model)
     measured = measure_all(judge, verdicts, own_families=own)
     bars = judge.section.bars
     reasons = [told for one in measured if (told := _reason(one)) is not None]
     reasons = [*_counted_out(judge, verdicts), *reasons]
+    weaker = weaker_gold(len(verdicts), same_judge(judge, history))
+    if not reasons and weaker is not None:
+        reasons = [weaker]
     gold = gold_hash([verdict.item for verdict in verdicts])
     identity = "\0".join((workload.name, judge.name, judge.identity, gold, now.isoformat()))
     qualification = Qualification(

@@ -49,6 +49,10 @@ class JudgeStanding(Record):
     """NULL unless it is qualified."""
     last: Qualification | None = None
     """The measurement the state rests on."""
+    measurements: int = 0
+    """Of this very judge, so far."""
+    gold_sets: int = 0
+    """Different gold labels among them."""
 
 
 def require_qualified(
@@ -101,7 +105,7 @@ def standing_of(
     lake: Lake, workload: Workload, judge: Judge, *, now: datetime | None = None
 ) -> JudgeStanding:
     """Whether the judge may label, by its history in the lake."""
-    history = lake.fetch(Qualification, _HISTORY, [workload.name, judge.name])
+    history = history_of(lake, workload, judge)
     own = shared_families(judge.section, workload.base_model)
     return decide_standing(judge, history, now=now or utcnow(), own_families=own)
 
@@ -117,7 +121,8 @@ def decide_standing(
 
     The latest measurement of this very judge counts, also where an earlier one was better: to
     measure again until it passes would make a bar of luck. Bars and `valid_days` are today's, so
-    that a bar raised since is not cleared by what it was.
+    that a bar raised since is not cleared by what it was. For the same reason a pass after a
+    failure counts only on as many gold items: `weaker_gold`.
 
     Args:
         judge: As declared now.
@@ -125,7 +130,7 @@ def decide_standing(
         now: At the very moment it expires a qualification no longer counts.
         own_families: Those the judge shares with the policy, which then must have been measured.
     """
-    same = [one for one in history if one.judge_hash == judge.identity]
+    same = same_judge(judge, history)
     last = same[-1] if same else history[-1] if history else None
     state, reason = _decide(judge, same, last, now, own_families)
     return JudgeStanding(
@@ -138,7 +143,44 @@ def decide_standing(
         reason=reason,
         valid_until=_expiry(judge, last) if last and state == "qualified" else None,
         last=last,
+        measurements=len(same),
+        gold_sets=count_gold_sets(same),
     )
+
+
+def same_judge(judge: Judge, history: Sequence[Qualification]) -> list[Qualification]:
+    """The measurements of this very judge."""
+    return [one for one in history if one.judge_hash == judge.identity]
+
+
+def history_of(lake: Lake, workload: Workload, judge: Judge) -> list[Qualification]:
+    """Every measurement under the judge's name, by time."""
+    return lake.fetch(Qualification, _HISTORY, [workload.name, judge.name])
+
+
+def weaker_gold(items: int, same: Sequence[Qualification]) -> str | None:
+    """Why a pass does not count after what came before it, or None where it does.
+
+    Args:
+        items: Gold items it passed on.
+        same: What this very judge was measured at before.
+    """
+    failure = max((one for one in same if not one.qualified), key=_items, default=None)
+    if failure is None or items >= failure.items:
+        return None
+    return (
+        f"a pass on {items} gold items does not make up for the failure on {failure.items} of "
+        f"{failure.created_at:%Y-%m-%d}: measure it on at least {failure.items}, or change it"
+    )
+
+
+def count_gold_sets(same: Sequence[Qualification]) -> int:
+    """How many different gold sets a judge was measured on."""
+    return len({one.gold_hash for one in same})
+
+
+def _items(one: Qualification) -> int:
+    return one.items
 
 
 def models_of(judge: Judge) -> str:
@@ -162,7 +204,8 @@ def _decide(
         return "never", "it was never measured on gold labels"
     if not same:
         return "changed", _changes(judge, last)
-    failures = _failures(judge, last, own)
+    weaker = weaker_gold(last.items, same[:-1]) if last.qualified else None
+    failures = [*_failures(judge, last, own), *([weaker] if weaker else [])]
     if failures:
         return "failed", f"it failed on {last.created_at:%Y-%m-%d}: {'; '.join(failures)}"
     expiry = _expiry(judge, last)
@@ -190,8 +233,8 @@ def _changes(judge: Judge, last: Qualification) -> str:
         if was != now
     ]
     told = ", ".join(parts) or (
-        "the words of its rubric or prompt, a provider, temperature, max_tokens or "
-        f"order_disagreement ({last.judge_hash} -> {judge.identity})"
+        "the words of its rubric or prompt, a provider or its base_url, temperature, "
+        f"max_tokens or order_disagreement ({last.judge_hash} -> {judge.identity})"
     )
     return f"it changed since it was measured on {last.created_at:%Y-%m-%d}: {told}"
 

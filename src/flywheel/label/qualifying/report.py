@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flywheel.graders.judge import Judge
 from flywheel.label.qualifying.intervals import share_interval
 from flywheel.label.qualifying.measures import Measured, criterion_kappa
+from flywheel.label.qualifying.permission import count_gold_sets
 from flywheel.label.qualifying.verdicts import GoldVerdict, criteria_of
 from flywheel.records import Interval, JsonObject, Qualification, Record
 
@@ -31,12 +32,20 @@ class QualificationReport(Record):
     cost_usd: float | None
     """NULL where a price or the tokens are not known."""
     verdicts: tuple[GoldVerdict, ...]
+    measurements: int
+    """Of this very judge, with this one: of many tries one passes by luck."""
+    gold_sets: int
+    """Different gold labels among them."""
 
 
 def make_report(
-    qualification: Qualification, measured: Sequence[Measured], verdicts: Sequence[GoldVerdict]
+    qualification: Qualification,
+    measured: Sequence[Measured],
+    verdicts: Sequence[GoldVerdict],
+    *,
+    before: Sequence[Qualification] = (),
 ) -> QualificationReport:
-    """Puts a measurement together with accuracy, notes and cost."""
+    """Puts a measurement together with accuracy, notes, cost and the earlier ones of the judge."""
     answered = [verdict for verdict in verdicts if verdict.has_verdict]
     clusters = [verdict.item.cluster for verdict in answered]
     costs = [verdict.cost_usd for verdict in verdicts]
@@ -46,6 +55,8 @@ def make_report(
         notes={one.measure.name: one.note for one in measured if one.note is not None},
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         verdicts=tuple(verdicts),
+        measurements=len(before) + 1,
+        gold_sets=count_gold_sets([*before, qualification]),
     )
 
 
@@ -83,6 +94,7 @@ def report_metrics(judge: Judge, report: QualificationReport) -> dict[str, float
     found = report.qualification
     metrics: dict[str, float] = {"items": found.items, "errors": found.errors}
     metrics["qualified"] = float(found.qualified)
+    metrics |= {"measurements": report.measurements, "gold_sets": report.gold_sets}
     for measure in found.measures:
         ends = {"": measure.value, "_low": measure.low, "_high": measure.high}
         metrics |= {f"{measure.name}{end}": v for end, v in ends.items() if v is not None}

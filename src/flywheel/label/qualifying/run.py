@@ -19,6 +19,7 @@ from flywheel.graders.judge import Judge, conclude
 from flywheel.label.judging import JudgeDesk, JudgedTask, JudgeRunner, ReplyCache, open_spending
 from flywheel.label.qualifying.conclude import check_gold, conclude_qualification
 from flywheel.label.qualifying.gold import GoldItem, gold_hash, to_task
+from flywheel.label.qualifying.permission import history_of, same_judge
 from flywheel.label.qualifying.report import QualificationReport, log_report, make_report
 from flywheel.label.qualifying.verdicts import GoldVerdict, read_verdict_rows
 from flywheel.records import utcnow
@@ -61,10 +62,13 @@ async def qualify(
     kept = _kept(desk, gold, now)
     with tracker.run(desk.workload.name, f"qualify {desk.judge.name}", tags=tags) as run:
         verdicts = await _ask(desk, gold, kept, now=now, on_progress=on_progress)
+        history = history_of(desk.lake, desk.workload, desk.judge)
         qualification, measured = conclude_qualification(
-            desk.judge, desk.workload, verdicts, now=now, run_id=run.run_id
+            desk.judge, desk.workload, verdicts, now=now, run_id=run.run_id, history=history
         )
-        report = make_report(qualification, measured, verdicts)
+        report = make_report(
+            qualification, measured, verdicts, before=same_judge(desk.judge, history)
+        )
         log_report(run, desk.judge, report)
     desk.lake.append([qualification])
     shutil.rmtree(kept)
