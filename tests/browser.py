@@ -115,18 +115,30 @@ class Page:
 
     async def goto(self, url: str) -> None:
         """Opens a URL and waits until it has loaded."""
-        # The old document answers `complete` until the new one is there.
-        await self.evaluate("window.__left = true")
-        answer = await self.send("Page.navigate", url=url)
-        if answer.get("errorText"):
-            raise BrowserError(f"{url}: {answer['errorText']}")
-        await self.wait_for("!window.__left && document.readyState === 'complete'")
+        await self._leave("Page.navigate", url=url)
 
     async def reload(self) -> None:
         """Loads the page again in the same process: what it stored is there for certain."""
-        await self.evaluate("window.__left = true")
-        await self.send("Page.reload")
-        await self.wait_for("!window.__left && document.readyState === 'complete'")
+        await self._leave("Page.reload")
+
+    async def _leave(self, method: str, **params: JsonValue) -> None:
+        """Leaves the document for another, and waits until that one has loaded.
+
+        On a machine that is busy a navigation is now and then dropped without a word: once more.
+        """
+        for is_last in (False, True):
+            # The old document answers `complete` until the new one is there.
+            await self.evaluate("window.__left = true")
+            answer = await self.send(method, **params)
+            if answer.get("errorText"):
+                raise BrowserError(f"{method} {params}: {answer['errorText']}")
+            try:
+                await self.wait_for("!window.__left && document.readyState === 'complete'")
+            except BrowserError:
+                if is_last:
+                    raise
+            else:
+                return
 
     async def evaluate(self, script: str) -> JsonValue:
         """The value of a JavaScript expression; a promise is awaited.

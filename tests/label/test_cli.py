@@ -72,7 +72,7 @@ def test_labels_are_listed_counted_and_withdrawn(home: Path, tmp_path: Path) -> 
     dry = json.loads(run(home, "retract", "--source-id", "dr-a", "--dry-run", "--json").stdout)
     assert dry["judgements"] == 3
     result = run(home, "retract", "--source-id", "dr-a", "--since", "2026-01-01")
-    assert "3 judgements of 3 interactions withdrawn" in result.stderr
+    assert "3 judgements of 3 items withdrawn" in result.stderr
     assert json.loads(run(home, "summary", "--json").stdout)["state"]["labelled"] == 0
 
 
